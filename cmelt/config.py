@@ -1,0 +1,245 @@
+"""Recipes: TOML in, typed and validated settings out.
+
+A recipe says what is done to the data (science), never where things are (paths) or who may (secrets). Named recipes
+lie in ``pipelines/VERB/NAME.toml``; ``--set a.b=c`` changes single keys; the resolved recipe is saved with every output.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cmelt.errors import RecipeError
+
+
+class Settings(BaseModel):
+    """A table of a recipe; unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SignalSettings(Settings):
+    """How a decoded record is conditioned (protocols.md, signal conditioning). A filter is off at 0."""
+
+    fs_hz: float = Field(500.0, gt=0)
+    duration_s: float = Field(10.0, gt=0)
+    highpass_hz: float = Field(0.5, ge=0)
+    lowpass_hz: float = Field(100.0, ge=0)
+    filter_order: int = Field(3, ge=1, le=8)
+    notch_hz: float | Literal["mains"] = "mains"
+    notch_q: float = Field(30.0, gt=0)
+
+
+class ShardSettings(Settings):
+    """How records are laid into shards."""
+
+    samples_per_shard: int = Field(1000, ge=1)
+    seed: int = 0
+
+
+class IngestRecipe(Settings):
+    """What ``cmelt ingest`` does to every record."""
+
+    signal: SignalSettings = SignalSettings()
+    shards: ShardSettings = ShardSettings()
+
+
+class ModelSettings(Settings):
+    """The sizes of a C-MELT model (model.md); the defaults are the published ones."""
+
+    ecg_encoder: str = "conv"
+    conv_layers: tuple[tuple[int, int, int], ...] = ((256, 2, 2),) * 4
+    """Channels, kernel and stride of each convolution of the ECG tokeniser."""
+    ecg_width: int = 768
+    ecg_layers: int = 8
+    ecg_heads: int = 12
+    ecg_ffn: int = 3072
+    position_kernel: int = 128
+    position_groups: int = 16
+    ecg_dropout: float = 0.1
+    """On the projected tokens, before the transformer, and on both branches of its layers."""
+    ecg_attention_dropout: float = 0.1
+
+    text_encoder: str = "google/flan-t5-base"
+    """A hub name, a local path, or ``t5``: a T5 encoder of ``text_config``'s sizes, made here."""
+    text_init: Literal["pretrained", "random"] = "pretrained"
+    text_config: dict[str, int | float | str | bool] = {}
+    tokenizer: str = ""
+    """A hub name or local path; '' = the text encoder's; ``reports`` = trained on the training split's reports."""
+    tokenizer_vocab: int = 2000
+    """The size of a tokenizer trained on reports."""
+    max_text_tokens: int = Field(128, ge=4)
+
+    width: int = 768
+    """D, the width of the projections, the fusion and the embeddings."""
+    fusion_pairs: int = 6
+    fusion_heads: int = 12
+    fusion_dropout: float = 0.1
+
+    decoder_width: int = 384
+    decoder_blocks: int = 4
+    decoder_heads: int = 6
+    mem_layer: int = 3
+    """The masked-ECG decoder reads the ECG tokens entering this fusion pair (0-based); -1 = the last output."""
+    mem_prob: float = Field(0.75, ge=0, lt=1)
+    pool: Literal["cls", "mean"] = "cls"
+    """What the uni-modal poolers read: the first token (published) or the mean over tokens."""
+
+
+class MaskingSettings(Settings):
+    """What is hidden from the model in training."""
+
+    lead_prob: float = Field(0.5, ge=0, lt=1)
+    text_prob: float = Field(0.15, ge=0, lt=1)
+
+
+class ObjectiveSettings(Settings):
+    """The losses: their weights in the sum (0 = off) and their forms."""
+
+    mlm: float = Field(1.0, ge=0)
+    mem: float = Field(1.0, ge=0)
+    etm: float = Field(1.0, ge=0)
+    ets: float = Field(1.0, ge=0)
+    mem_target: Literal["original", "input"] = "original"
+    ets_form: Literal["published", "siglip", "infonce"] = "published"
+    ets_target: Literal["report", "diagonal"] = "report"
+
+
+class NegativeSettings(Settings):
+    """How wrong reports are drawn (model.md, N3S)."""
+
+    mode: Literal["balanced", "antipodal", "random"] = "balanced"
+    within: str = "device"
+    """Index column whose first word groups the rows; '' = one group."""
+    embeddings: str = "tfidf"
+    """``tfidf`` (offline) or ``hf:NAME_OR_PATH``."""
+
+
+class OptimSettings(Settings):
+    """AdamW and its schedule."""
+
+    lr: float = Field(5e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.01, ge=0)
+    schedule: Literal["tri-stage", "cosine", "constant"] = "tri-stage"
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps in which the rate rises."""
+    hold: float = Field(0.4, ge=0, le=1)
+    """Share of the steps at the peak rate (tri-stage)."""
+    final: float = Field(0.01, ge=0, le=1)
+    """The last rate as a share of the peak."""
+    clip: float = Field(1.0, ge=0)
+    """Gradient norm above which gradients are scaled down; 0 = off."""
+
+
+class TrainSettings(Settings):
+    """The loop."""
+
+    steps: int = Field(300_000, ge=1)
+    batch: int = Field(128, ge=2)
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the averaged weights that are saved and evaluated; 0 = off."""
+    log_every: int = Field(10, ge=1)
+    validate_every: int = Field(1000, ge=1)
+    save_every: int = Field(1000, ge=1)
+    validate_batches: int = Field(8, ge=1)
+    on_nan: Literal["fatal", "skip"] = "fatal"
+
+
+class PretrainRecipe(Settings):
+    """What ``cmelt pretrain`` does."""
+
+    model: ModelSettings = ModelSettings()
+    masking: MaskingSettings = MaskingSettings()
+    objectives: ObjectiveSettings = ObjectiveSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    optim: OptimSettings = OptimSettings()
+    train: TrainSettings = TrainSettings()
+
+
+RECIPES: dict[str, type[Settings]] = {"ingest": IngestRecipe, "pretrain": PretrainRecipe}
+"""The recipe type of each verb that reads one."""
+
+R = TypeVar("R", bound=Settings)
+
+
+def recipe_folder() -> Path:
+    """Return the folder of named recipes: inside an installed package, else beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "pipelines"
+    return installed if installed.is_dir() else package.parent / "pipelines"
+
+
+def load_recipe(verb: str, name: str, changes: Iterable[str] = ()) -> Any:
+    """Read recipe `name` (a name, or a path ending in .toml) of `verb`, apply ``a.b=c`` changes, validate.
+
+    Returns the verb's recipe object. Raises RecipeError for an unknown recipe, key or value.
+    """
+    file = Path(name) if name.endswith(".toml") else recipe_folder() / verb / f"{name}.toml"
+    if not file.is_file():
+        known = sorted(f.stem for f in (recipe_folder() / verb).glob("*.toml"))
+        raise RecipeError(f"no recipe {name!r} for {verb}{did_you_mean(name, known)}; known: {', '.join(known)}, or give a path ending in .toml")
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: not a TOML file ({error})") from None
+    for change in changes:
+        set_key(table, change)
+    return validate(RECIPES[verb], table, str(file))
+
+
+def set_key(table: dict[str, Any], change: str) -> None:
+    """Apply one ``a.b=c`` to a nested table in place; c is read as a TOML value, else taken as a string."""
+    path, equals, text = change.partition("=")
+    if not equals or not all(path.split(".")):
+        raise RecipeError(f"--set {change}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, key = (part.strip() for part in path.split("."))
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {change}: {section!r} is a value, not a section")
+    table[key] = value
+
+
+def validate(kind: type[R], table: dict[str, Any], where: str) -> R:
+    """Return `table` as settings of `kind`; raises RecipeError naming the first wrong key and the nearest right one."""
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = known_keys(kind)
+            raise RecipeError(f"{where}: unknown recipe key {key!r}{did_you_mean(key, known)}") from None
+        raise RecipeError(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def known_keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return every dotted key of a settings class."""
+    keys = []
+    for name, info in kind.model_fields.items():
+        options = [info.annotation, *get_args(info.annotation)]
+        section = next((option for option in options if isinstance(option, type) and issubclass(option, Settings)), None)
+        keys += known_keys(section, f"{prefix}{name}.") if section else [prefix + name]
+    return keys
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``'; did you mean X?'`` for the known word nearest to `word`, or ''."""
+    known = list(known)
+    tails = {name.rsplit(".", 1)[-1]: name for name in known}
+    near = difflib.get_close_matches(word, known, 1, 0.6) or [
+        tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, 1, 0.6)
+    ]
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,47 @@
+"""The two nouns that travel the river: where a recording lies (Source), and the recording itself (Record)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+"""The lead order of every array in cmelt."""
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One row of a data set: where a recording lies below RAW, and what is known about it before it is decoded."""
+
+    key: str
+    """The record's own file name without extension, ``[A-Za-z0-9_-]``; unique within its data set."""
+    path: str
+    """Where the recording starts (a header, say), relative to RAW, with forward slashes."""
+    patient_id: str = ""
+    fold: int = 0
+    split: str = "train"
+    age: float | None = None
+    sex: str = ""
+    device: str = ""
+    report_raw: str = ""
+    codes: tuple[str, ...] = ()
+    likelihoods: tuple[float, ...] = ()
+
+
+@dataclass(slots=True)
+class Record:
+    """A recording: ``signal`` (12, samples) float32 in mV, leads in the order of LEADS, at ``fs_hz``."""
+
+    signal: NDArray[np.float32]
+    fs_hz: float
+    source: Source
+    fs_raw_hz: float
+    raw_duration_s: float
+    start_s: float = 0.0
+    report: str = ""
+    signal_sha1: str = ""
+    flags: list[str] = field(default_factory=list)

@@ -1,0 +1,31 @@
+# Two commands do all the set-up: `make demo` and `make test`. Everything else is a short name for a command.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test check bench docs clean
+
+setup: $(BIN)/.installed          ## make .venv with the tested versions
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup                       ## the whole main job on simulated data, about six minutes on two cores
+	sh pipelines/demo.sh demo
+
+test: setup                       ## every test
+	$(BIN)/python -m pytest -n 2
+
+check: setup                      ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup                      ## measure; prints figures, asserts nothing
+	$(BIN)/python -m tests.benchmarks.step --json
+
+clean:
+	rm -rf .venv demo build dist

@@ -1,0 +1,183 @@
+"""The command line: parse, call one verb, print one summary. Each verb is imported inside its command, so ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cmelt import __version__
+from cmelt.errors import CmeltError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="cmelt",
+    help="C-MELT, the whole way: raw clinical ECGs and reports in; a pre-trained model and numbers one can trust out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one recipe key; may be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+Runs = Annotated[Path | None, typer.Option("--run", help="A run folder; default: the newest under runs/.")]
+Shards = Annotated[list[Path] | None, typer.Option("--shards", help="A shard folder; may be repeated. Default: the run's own.")]
+Folder = Annotated[Path, typer.Argument(help="A shard folder.")]
+Task = Annotated[str, typer.Option("--task", help="superclass, subclass, form, rhythm, …")]
+
+
+def console(stderr: bool = False) -> Console:
+    """Return a rich console (imported on use)."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, soft_wrap=True, highlight=False)
+
+
+def emit(summary: dict[str, Any]) -> None:
+    """Print a summary for machines."""
+    sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+
+
+def version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        sys.stdout.write(f"cmelt {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Hold the options that stand before every command (``--debug`` is read by ``main``)."""
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="The raw folder to make.")],
+    records: Annotated[int, typer.Option(min=10, help="How many recordings.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a raw folder of simulated ECGs in PTB-XL's own layout."""
+    from cmelt.simulate import simulate as verb
+
+    summary = verb(out, records=records, seed=seed, workers=workers)
+    emit(summary) if as_json else console().print(f"{summary['records']} simulated recordings in {out}")
+
+
+@app.command()
+def ingest(
+    dataset: Annotated[str, typer.Argument(help="The data set: ptbxl.")],
+    raw: Annotated[Path, typer.Argument(help="The folder as downloaded.")],
+    out: Annotated[Path, typer.Argument(help="The shard folder to make.")],
+    recipe: Annotated[str, typer.Option(help="clinical, paper, or a .toml file.")] = "clinical",
+    changes: Sets = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    records100: Annotated[bool, typer.Option("--records100/--records500", help="Which of PTB-XL's two copies; 100 sets signal.fs_hz=100.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn raw records and reports into filtered, resampled WebDataset shards."""
+    from cmelt.config import load_recipe
+    from cmelt.ingest import ingest as verb
+
+    rate = ["signal.fs_hz=100"] if records100 else []
+    settings = load_recipe("ingest", recipe, [*rate, *(changes or [])])
+    summary = verb(dataset, raw, out, settings, workers=workers, records100=records100)
+    emit(summary.as_dict()) if as_json else console().print(summary.table())
+
+
+@app.command()
+def verify(folder: Folder, as_json: Json = False) -> None:
+    """Re-hash and re-read a whole shard folder."""
+    from cmelt.verify import verify as verb
+
+    summary = verb(folder)
+    emit(summary) if as_json else console().print(f"{folder}: {summary['samples']} samples in {summary['shards']} shards, every byte as written")
+
+
+@app.command()
+def inspect(
+    folder: Folder,
+    plot: Annotated[tuple[str, Path] | None, typer.Option(metavar="KEY FILE.png", help="Draw one record on 12-lead ECG paper.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show counts, classes, folds, flags, refusals and signal statistics of a shard folder."""
+    from cmelt import inspect as verb
+
+    if plot:
+        verb.plot(folder, *plot)
+        console().print(f"drawn: {plot[1]}")
+        return
+    summary = verb.inspect(folder)
+    emit(summary) if as_json else console().print(verb.table(summary))
+
+
+@app.command()
+def pretrain(
+    shards: Annotated[list[Path], typer.Option("--shards", help="A shard folder; may be repeated.")],
+    recipe: Annotated[str, typer.Option(help="tiny, base, or a .toml file.")] = "tiny",
+    changes: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/RECIPE-N.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out (default: of the newest run).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Pre-train C-MELT on the training split of one or more shard folders."""
+    from cmelt.config import load_recipe
+    from cmelt.pretrain import pretrain as verb
+
+    settings = load_recipe("pretrain", recipe, changes or [])
+    summary = verb(shards, settings, out=out, name=Path(recipe).stem, resume=resume)
+    emit(summary) if as_json else console().print(f"run: {summary['run']}  steps: {summary['steps']}  {summary['minutes']:.1f} min")
+
+
+@app.command()
+def probe(task: Task = "superclass", run: Runs = None, shards: Shards = None, as_json: Json = False) -> None:
+    """Probe the frozen ECG encoder linearly, beside a randomly initialised one."""
+    from cmelt.tasks import probe as verb
+
+    result = verb.probe(run, shards, task)
+    emit(result) if as_json else console().print(verb.table(result))
+
+
+@app.command()
+def zeroshot(task: Task = "superclass", run: Runs = None, shards: Shards = None, as_json: Json = False) -> None:
+    """Classify ECGs by their similarity to a text for each class."""
+    from cmelt.tasks import zeroshot as verb
+
+    result = verb.zeroshot(run, shards, task)
+    emit(result) if as_json else console().print(verb.table(result))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; default: the newest under runs/.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML page to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about one or more runs."""
+    from cmelt.report import report as verb
+    from cmelt.tasks.base import newest_run
+
+    console().print(f"page: {verb(runs or [newest_run()], out)}")
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on standard error and exit code 2."""
+    try:
+        app()
+    except CmeltError as error:
+        if "--debug" in sys.argv:
+            raise
+        console(stderr=True).print(f"cmelt: {error}", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -81,7 +81,9 @@ def ingest(
     recipe: Annotated[str, typer.Option(help="clinical, paper, or a .toml file.")] = "clinical",
     changes: Sets = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
-    records100: Annotated[bool, typer.Option("--records100/--records500", help="Which of PTB-XL's two copies; 100 sets signal.fs_hz=100.")] = False,
+    records100: Annotated[
+        bool, typer.Option("--records100/--records500", help="Which of PTB-XL's two copies; 100 sets signal.fs_hz=100.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Turn raw records and reports into filtered, resampled WebDataset shards."""
@@ -100,7 +102,9 @@ def verify(folder: Folder, as_json: Json = False) -> None:
     from cmelt.verify import verify as verb
 
     summary = verb(folder)
-    emit(summary) if as_json else console().print(f"{folder}: {summary['samples']} samples in {summary['shards']} shards, every byte as written")
+    emit(summary) if as_json else console().print(
+        f"{folder}: {summary['samples']} samples in {summary['shards']} shards, every byte as written"
+    )
 
 
 @app.command()

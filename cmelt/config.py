@@ -185,7 +185,9 @@ def load_recipe(verb: str, name: str, changes: Iterable[str] = ()) -> Any:
     file = Path(name) if name.endswith(".toml") else recipe_folder() / verb / f"{name}.toml"
     if not file.is_file():
         known = sorted(f.stem for f in (recipe_folder() / verb).glob("*.toml"))
-        raise RecipeError(f"no recipe {name!r} for {verb}{did_you_mean(name, known)}; known: {', '.join(known)}, or give a path ending in .toml")
+        raise RecipeError(
+            f"no recipe {name!r} for {verb}{did_you_mean(name, known)}; known: {', '.join(known)}, or give a path ending in .toml"
+        )
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

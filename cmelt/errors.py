@@ -1,14 +1,14 @@
 """Every error that cmelt raises on purpose.
 
-    CmeltError                 one line: what, where, and what to do next; the command line exits with code 2
-    ├── InputError             a raw folder, file or argument is not what the command needs
-    │   └── RecordError        one recording is refused, for a reason of REASONS; the others go on
-    ├── OutputError            the destination holds something else, or cannot be written
-    ├── RecipeError            an unknown or ill-typed recipe key
-    ├── ShardError             a shard folder is unfinished, damaged or does not fit the others
-    ├── CheckpointError        a run or checkpoint is missing, damaged or does not fit the shards
-    ├── TaskError              an unknown task, or one that these shards cannot serve
-    └── MissingExtra           an optional library is not installed
+CmeltError                 one line: what, where, and what to do next; the command line exits with code 2
+├── InputError             a raw folder, file or argument is not what the command needs
+│   └── RecordError        one recording is refused, for a reason of REASONS; the others go on
+├── OutputError            the destination holds something else, or cannot be written
+├── RecipeError            an unknown or ill-typed recipe key
+├── ShardError             a shard folder is unfinished, damaged or does not fit the others
+├── CheckpointError        a run or checkpoint is missing, damaged or does not fit the shards
+├── TaskError              an unknown task, or one that these shards cannot serve
+└── MissingExtra           an optional library is not installed
 """
 
 from __future__ import annotations

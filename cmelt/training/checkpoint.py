@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cmelt.models.cmelt import CMELT
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from cmelt.errors import CheckpointError
-from cmelt.models.cmelt import CMELT
 
 STATE = "state"
 

@@ -82,7 +82,7 @@ def ingest(
     changes: Sets = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     records100: Annotated[
-        bool, typer.Option("--records100/--records500", help="Which of PTB-XL's two copies; 100 sets signal.fs_hz=100.")
+        bool, typer.Option("--records100/--records500", help="PTB-XL's copy to read; 100 sets signal.fs_hz=100.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -103,7 +103,7 @@ def verify(folder: Folder, as_json: Json = False) -> None:
 
     summary = verb(folder)
     emit(summary) if as_json else console().print(
-        f"{folder}: {summary['samples']} samples in {summary['shards']} shards, every byte as written"
+        f"{folder}: {summary['samples']} samples in {summary['shards']} shards, all bytes as written"
     )
 
 

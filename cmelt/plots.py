@@ -1,0 +1,270 @@
+"""Pictures: the 12-lead ECG on paper, curves, reconstructions, distributions; as files or as SVG for a page.
+
+Every function returns a matplotlib Figure and touches no pyplot state. Colours are roles (INK); `svg` turns each role into the
+CSS variable of its name, so a picture in a page follows the page's light or dark theme; `save` writes a file in light colours.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import maximum_filter1d
+
+from cmelt.errors import InputError, OutputError
+from cmelt.record import LEADS
+
+INK = {
+    "ink": "#1d2129",
+    "faint": "#6a727f",
+    "line": "#dfe2e7",
+    "accent": "#0b6e8a",
+    "accent2": "#c4553b",
+    "shade": "#e9ecf1",
+    "paper": "#fffaf8",
+    "fine": "#fbdcd8",
+    "bold": "#f0b1aa",
+    "trace": "#12141b",
+}
+"""Role → light colour; each hex stands for one role only."""
+
+NEUTRAL = {"paper": "#ffffff", "fine": "#eceef1", "bold": "#cfd4da"}
+"""What the ``neutral`` theme of the ECG paper puts in the place of pink."""
+
+MM = 1 / 25.4
+"""Inches in a millimetre."""
+DPI = 8 / MM
+"""Eight pixels to the millimetre: every grid line falls on whole pixels."""
+
+SPEED_MM_PER_S = 25.0
+GAIN_MM_PER_MV = 10.0
+
+_rc_lock = threading.Lock()
+
+
+def plot_ecg(
+    signal_mv: ArrayLike, fs_hz: float, file: Path | str | None = None, *, title: str = "", note: str = "", theme: str = "pink"
+) -> Figure:
+    """Draw a 12-lead ECG, (12, samples) mV at `fs_hz`, on ECG paper at 25 mm/s and 10 mm/mV; save it where `file` is given.
+
+    10 s are drawn as 3 rows × 4 columns of 2.5 s with lead II as a rhythm strip below, shorter records in 2 columns (from 5 s)
+    or 1; of longer ones the first 10 s. Time runs on from column to column. Each lead is drawn about its median, NaN as gaps.
+    """
+    signal = np.asarray(signal_mv, dtype=float)
+    if signal.ndim != 2 or len(signal) != len(LEADS) or not signal.shape[1] or fs_hz <= 0:
+        raise InputError(f"an ECG of shape {signal.shape} at {fs_hz} Hz cannot be drawn; give (12, samples) in mV, leads first")
+    seconds = min(signal.shape[1] / fs_hz, 10.0)
+    columns = 4 if seconds > 9.9 else 2 if seconds >= 5 else 1
+    rows = len(LEADS) // columns
+    signal = signal[:, : round(seconds * fs_hz)]
+    middle = np.median(np.nan_to_num(signal), axis=1, keepdims=True)
+    height = GAIN_MM_PER_MV * (signal - middle)  # (12, samples) mm above the lead's own base line
+
+    step = seconds / columns
+    strips = [
+        (row, column * per_column, (column + 1) * per_column, column * rows + row) for row in range(rows) for column in range(columns)
+    ]
+    if columns == 4:
+        strips.append((rows, 0.0, seconds, LEADS.index("II")))
+    base, paper_mm = _base_lines(height, fs_hz, strips)
+
+    left, right, head, foot = 15, 5, 9, 7
+    width_mm = left + 5 * int(np.ceil(seconds * SPEED_MM_PER_S / 5)) + right
+    colours = INK | (NEUTRAL if theme == "neutral" else {})
+    figure, axes = _sheet(width_mm, paper_mm, head, foot, colours)
+    for row, start_s, end_s, lead in strips:
+        first, last = round(start_s * fs_hz), round(end_s * fs_hz)
+        x = left + SPEED_MM_PER_S * np.arange(first, last) / fs_hz
+        axes.plot(x, base[row] + height[lead, first:last], color=colours["trace"], lw=0.75, solid_joinstyle="round")
+        if start_s > 0:
+            axes.plot([x[0], x[0]], [base[row] - 4, base[row] + 4], color=colours["faint"], lw=0.6)
+        name = axes.text(x[0] + 1.2, base[row] + 6.5, LEADS[lead], fontsize=9, weight="bold", color=colours["trace"], zorder=1)
+        name.set_path_effects([withStroke(linewidth=2.5, foreground=colours["paper"])])  # over the grid, under the traces
+    for y in base:  # 1 mV for 0.2 s before every row
+        axes.plot([4, 6, 6, 11, 11, 13], y + np.array([0, 0, 1, 1, 0, 0]) * GAIN_MM_PER_MV, color=colours["trace"], lw=0.75)
+    height_mm = paper_mm + head + foot
+    texts = [
+        (5, height_mm - head / 2, title, "left", 10, "bold", "ink"),
+        (5, foot / 2, f"{SPEED_MM_PER_S:g} mm/s   {GAIN_MM_PER_MV:g} mm/mV   {fs_hz:g} Hz", "left", 8, "normal", "faint"),
+        (width_mm - 5, foot / 2, note, "right", 8, "normal", "faint"),
+    ]
+    for x_mm, y_mm, words, side, size, weight, role in texts:
+        figure.text(
+            x_mm / width_mm, y_mm / height_mm, words,
+            ha=side, va="center", fontsize=size, weight=weight, color=colours[role], parse_math=False,
+        )  # fmt: skip
+    if file is not None:
+        save(figure, file)
+    return figure
+
+
+def _base_lines(height: NDArray[Any], fs_hz: float, strips: Sequence[tuple[int, float, float, int]]) -> tuple[list[float], int]:
+    """Return each row's base line (mm above the paper's lower edge) and the paper's height, so that neighbouring rows have room.
+
+    Rows lie 20 to 45 mm apart, in steps of 5 mm: what is larger overlaps, as on paper.
+    """
+    count = strips[-1][0] + 1
+    above, below = np.zeros((2, count, 101))  # the extremes in each tenth of a second
+    for row, start_s, end_s, lead in strips:
+        first, last = round(start_s * fs_hz), round(end_s * fs_hz)
+        piece = np.nan_to_num(height[lead, first:last])
+        tenth = (10 * np.arange(first, first + len(piece)) / fs_hz).astype(int)
+        np.maximum.at(above[row], tenth, piece)
+        np.maximum.at(below[row], tenth, -piece)
+    above, below = maximum_filter1d(above, 3, axis=1), maximum_filter1d(below, 3, axis=1)
+
+    def snap(mm: Any, low: int, high: int) -> int:
+        return int(np.clip(5 * np.ceil((mm + 2) / 5), low, high))
+
+    gaps = [snap((below[row] + above[row + 1]).max(), 20, 45) for row in range(count - 1)]
+    bottom, top = snap(below[-1].max(), 10, 45), snap(above[0].max(), 15, 45)
+    base = [float(bottom + sum(gaps[row:])) for row in range(count)]
+    return base, int(base[0]) + top
+
+
+def _sheet(width_mm: int, paper_mm: int, head: int, foot: int, colours: Mapping[str, str]) -> tuple[Figure, Any]:
+    """Return a figure of real size, blank strips of `head` and `foot` mm, and axes in mm over the ruled paper between them."""
+    height_mm = paper_mm + head + foot
+    figure = Figure(figsize=(width_mm * MM, height_mm * MM), dpi=DPI, facecolor=colours["paper"])
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, foot / height_mm, 1, paper_mm / height_mm), xlim=(0, width_mm), ylim=(0, paper_mm))
+    axes.set_axis_off()
+    for role, step, lw in (("fine", 1, 0.25), ("bold", 5, 0.5)):
+        x, y = np.arange(0, width_mm + 1, step), np.arange(0, paper_mm + 1, step)
+        rules = np.concatenate([_rules(x, 0, paper_mm), _rules(y, 0, width_mm)[:, ::-1]])
+        axes.plot(rules[:, 0], rules[:, 1], color=colours[role], lw=lw, solid_capstyle="butt", zorder=0)
+    return figure, axes
+
+
+def _rules(at: NDArray[Any], start: float, end: float) -> NDArray[Any]:
+    """Return the points of one broken line, (3 len(at), 2): a stroke from `start` to `end` at every place of `at`."""
+    return np.stack([np.repeat(at.astype(float), 3), np.tile([start, end, np.nan], len(at))], axis=1)
+
+
+def plot_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str = "", x_label: str = "step", level: float | None = None
+) -> Figure:
+    """Draw up to three named curves (x, y) in one small panel; a dashed line marks `level` (what chance gives, say)."""
+    figure, axes = _panel(title, x_label)
+    styles = (("accent", 1.1), ("accent2", 1.8), ("faint", 1.4))
+    for (name, (x, y)), (role, lw) in zip(curves.items(), styles, strict=False):
+        axes.plot(x, y, color=INK[role], lw=lw, label=name, marker="o" if len(x) < 12 else None, ms=3)
+    if level is not None:
+        axes.axhline(level, color=INK["faint"], lw=0.8, ls=(0, (4, 3)))
+    if len(curves) > 1:
+        axes.legend(fontsize=8, frameon=False, labelcolor=INK["ink"], handlelength=1.4)
+    return figure
+
+
+def plot_histogram(values: ArrayLike, *, title: str = "", x_label: str = "", bins: int = 40) -> Figure:
+    """Draw the distribution of `values` in one small panel; the outer 0.5 % on either side are heaped into the end bins."""
+    figure, axes = _panel(title, x_label)
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if len(finite):
+        low, high = np.percentile(finite, [0.5, 99.5])
+        axes.hist(np.clip(finite, low, high), bins=bins if high > low else 1, color=INK["accent"])
+    axes.grid(False, axis="x")
+    return figure
+
+
+def _panel(title: str, x_label: str) -> tuple[Figure, Any]:
+    """Return a figure for one card of a page (about 9 cm wide), and its axes, quiet."""
+    figure = Figure(figsize=(4.0, 2.5), dpi=200, layout="constrained", facecolor="none")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor="none")
+    axes.set_title(title, fontsize=10, loc="left", weight="bold", color=INK["ink"], parse_math=False)
+    axes.set_xlabel(x_label, fontsize=8.5, color=INK["faint"], parse_math=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(INK["line"])
+    axes.tick_params(labelsize=8.5, length=0, colors=INK["faint"])
+    axes.grid(color=INK["line"], lw=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    return figure, axes
+
+
+def plot_reconstruction(
+    original: ArrayLike, rebuilt: ArrayLike, removed: ArrayLike, fs_hz: float,
+    *, leads: Sequence[str] = ("I", "II", "V2", "V5"), start_s: float = 0.0, duration_s: float = 3.0,
+) -> Figure:  # fmt: skip
+    """Draw what the model saw, what was removed and what it put there.
+
+    `original` and `rebuilt` are (12, samples) in the units of the masked-ECG target (standard deviations of each lead),
+    `removed` (T,) is True for the removed patches; T patches fill the samples evenly.
+    """
+    truth, guess, hidden = np.asarray(original, float), np.asarray(rebuilt, float), np.asarray(removed, bool)
+    patch = truth.shape[1] // len(hidden)
+    gone = np.repeat(hidden, patch)
+    window = slice(round(start_s * fs_hz), min(round((start_s + duration_s) * fs_hz), len(gone)))
+    time = np.arange(len(gone))[window] / fs_hz
+    figure = Figure(figsize=(9.5, 1.25 * len(leads) + 0.5), dpi=200, layout="constrained", facecolor="none")
+    FigureCanvasAgg(figure)
+    for row, axes in enumerate(figure.subplots(len(leads), 1, sharex=True, squeeze=False)[:, 0]):
+        lead = LEADS.index(leads[row])
+        y, z = truth[lead, : len(gone)], guess[lead, : len(gone)]
+        low, high = y[window].min(), y[window].max()
+        room = 0.12 * max(high - low, 1.0)
+        axes.set(ylim=(low - room, high + room), xlim=(time[0], time[-1]), facecolor="none")
+        axes.fill_between(time, 0, 1, where=gone[window], color=INK["shade"], lw=0, transform=axes.get_xaxis_transform(), step="post")
+        axes.plot(time, y[window], color=INK["faint"], lw=0.8, ls=(0, (2, 1.5)), label="original, hidden from the model")
+        axes.plot(time, np.where(gone, np.nan, y)[window], color=INK["ink"], lw=1.3, label="seen by the model")
+        axes.plot(time, np.where(gone, z, np.nan)[window], color=INK["accent2"], lw=1.3, label="rebuilt by the model")
+        axes.set_ylabel(leads[row], fontsize=10, weight="bold", rotation=0, ha="right", va="center", color=INK["ink"])
+        axes.set_yticks([])
+        axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+        axes.tick_params(labelsize=8.5, length=0, colors=INK["faint"])
+    axes.set_xlabel("s", fontsize=8.5, color=INK["faint"])
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=9, frameon=False, labelcolor=INK["ink"])
+    return figure
+
+
+def save(figure: Figure, file: Path | str) -> Path:
+    """Write a figure as `file` (.png, .svg or .pdf), whole or not at all; returns the path. The same picture gives the same bytes."""
+    path = Path(file)
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise OutputError(f"{path}: pictures are written as .png, .svg or .pdf; name the file so")
+    part = path.with_name(path.name + ".part")
+    dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    try:
+        with _rc_lock, rc_context({"svg.hashsalt": "cmelt"}), part.open("wb") as out:
+            figure.savefig(out, format=kind, metadata=dated)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours") from None
+    return path
+
+
+def svg(figure: Figure, label: str) -> str:
+    """Return a figure as an <svg> element for a page: `label` for screen readers, colours as CSS variables, fonts the page's own."""
+    out = io.StringIO()
+    with _rc_lock, rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmelt"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # it would style the whole page
+    text = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib|xtick|ytick|legend|[A-Za-z]+Collection)[\w.]*"', "", text)
+    text = re.sub(r"(\.\d{2})\d+", r"\1", text)
+    text = re.sub(r" ?\n([A-Zz])", r"\1", re.sub(r"([MLQC]) ", r"\1", text))
+    text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
+    for role, colour in INK.items():
+        text = text.replace(colour, f"var(--{role})")
+    words = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{words}" style="stroke-linejoin: round; stroke-linecap: butt" ', 1).rstrip()

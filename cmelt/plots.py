@@ -73,9 +73,7 @@ def plot_ecg(
     height = GAIN_MM_PER_MV * (signal - middle)  # (12, samples) mm above the lead's own base line
 
     step = seconds / columns
-    strips = [
-        (row, column * per_column, (column + 1) * per_column, column * rows + row) for row in range(rows) for column in range(columns)
-    ]
+    strips = [(row, column * step, (column + 1) * step, column * rows + row) for row in range(rows) for column in range(columns)]
     if columns == 4:
         strips.append((rows, 0.0, seconds, LEADS.index("II")))
     base, paper_mm = _base_lines(height, fs_hz, strips)

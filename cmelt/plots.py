@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,67 +61,82 @@ def plot_ecg(
     """Draw a 12-lead ECG, (12, samples) mV at `fs_hz`, on ECG paper at 25 mm/s and 10 mm/mV; save it where `file` is given.
 
     10 s are drawn as 3 rows × 4 columns of 2.5 s with lead II as a rhythm strip below, shorter records in 2 columns (from 5 s)
-    or 1; of longer ones the first 10 s. Time runs on from column to column. Each lead is drawn about its median, NaN as gaps.
+    or 1; of longer ones the first 10 s. Time runs on from column to column. Each piece is drawn about its median, NaN as gaps.
     """
     signal = np.asarray(signal_mv, dtype=float)
     if signal.ndim != 2 or len(signal) != len(LEADS) or not signal.shape[1] or fs_hz <= 0:
         raise InputError(f"an ECG of shape {signal.shape} at {fs_hz} Hz cannot be drawn; give (12, samples) in mV, leads first")
     seconds = min(signal.shape[1] / fs_hz, 10.0)
     columns = 4 if seconds > 9.9 else 2 if seconds >= 5 else 1
-    rows = len(LEADS) // columns
-    signal = signal[:, : round(seconds * fs_hz)]
-    middle = np.median(np.nan_to_num(signal), axis=1, keepdims=True)
-    height = GAIN_MM_PER_MV * (signal - middle)  # (12, samples) mm above the lead's own base line
-
-    step = seconds / columns
-    strips = [(row, column * step, (column + 1) * step, column * rows + row) for row in range(rows) for column in range(columns)]
+    rows, samples = len(LEADS) // columns, round(seconds * fs_hz)
+    cuts = np.linspace(0, samples, columns + 1).astype(int)
+    strips = [
+        Strip.cut(signal, fs_hz, row, column * rows + row, cuts[column], cuts[column + 1])
+        for row in range(rows)
+        for column in range(columns)
+    ]
     if columns == 4:
-        strips.append((rows, 0.0, seconds, LEADS.index("II")))
-    base, paper_mm = _base_lines(height, fs_hz, strips)
+        strips.append(Strip.cut(signal, fs_hz, rows, LEADS.index("II"), 0, samples))
+    base, paper_mm = _base_lines(strips)
 
     left, right, head, foot = 15, 5, 9, 7
     width_mm = left + 5 * int(np.ceil(seconds * SPEED_MM_PER_S / 5)) + right
+    height_mm = head + paper_mm + foot
     colours = INK | (NEUTRAL if theme == "neutral" else {})
     figure, axes = _sheet(width_mm, paper_mm, head, foot, colours)
-    for row, start_s, end_s, lead in strips:
-        first, last = round(start_s * fs_hz), round(end_s * fs_hz)
-        x = left + SPEED_MM_PER_S * np.arange(first, last) / fs_hz
-        axes.plot(x, base[row] + height[lead, first:last], color=colours["trace"], lw=0.75, solid_joinstyle="round")
-        if start_s > 0:
-            axes.plot([x[0], x[0]], [base[row] - 4, base[row] + 4], color=colours["faint"], lw=0.6)
-        name = axes.text(x[0] + 1.2, base[row] + 6.5, LEADS[lead], fontsize=9, weight="bold", color=colours["trace"], zorder=1)
-        name.set_path_effects([withStroke(linewidth=2.5, foreground=colours["paper"])])  # over the grid, under the traces
+    pen = {"color": colours["trace"], "lw": 0.75, "solid_joinstyle": "round"}
+    for strip in strips:
+        x, y = left + strip.x_mm, base[strip.row]
+        axes.plot(x, y + strip.y_mm, **pen)
+        if strip.x_mm[0] > 0:
+            axes.plot([x[0], x[0]], [y - 4, y + 4], color=colours["faint"], lw=0.6)
+        peak = np.nan_to_num(strip.y_mm[x < x[0] + 9]).max()  # the name goes over the grid, above the start of the trace, behind it
+        name = axes.text(x[0] + 1.2, y + np.clip(peak + 1.5, 6.5, 14), LEADS[strip.lead], fontsize=9, weight="bold", zorder=1)
+        name.set(color=colours["trace"], path_effects=[withStroke(linewidth=2.5, foreground=colours["paper"])])
     for y in base:  # 1 mV for 0.2 s before every row
-        axes.plot([4, 6, 6, 11, 11, 13], y + np.array([0, 0, 1, 1, 0, 0]) * GAIN_MM_PER_MV, color=colours["trace"], lw=0.75)
-    height_mm = paper_mm + head + foot
-    texts = [
-        (5, height_mm - head / 2, title, "left", 10, "bold", "ink"),
-        (5, foot / 2, f"{SPEED_MM_PER_S:g} mm/s   {GAIN_MM_PER_MV:g} mm/mV   {fs_hz:g} Hz", "left", 8, "normal", "faint"),
-        (width_mm - 5, foot / 2, note, "right", 8, "normal", "faint"),
-    ]
-    for x_mm, y_mm, words, side, size, weight, role in texts:
-        figure.text(
-            x_mm / width_mm, y_mm / height_mm, words,
-            ha=side, va="center", fontsize=size, weight=weight, color=colours[role], parse_math=False,
-        )  # fmt: skip
+        axes.plot([4, 6, 6, 11, 11, 13], y + np.array([0, 0, 1, 1, 0, 0]) * GAIN_MM_PER_MV, **pen)
+    scale = f"{SPEED_MM_PER_S:g} mm/s   {GAIN_MM_PER_MV:g} mm/mV   {fs_hz:g} Hz"
+    for x_mm, y_mm, words, side, size, role in (
+        (5, height_mm - head / 2, title, "left", 10, "ink"),
+        (5, foot / 2, scale, "left", 8, "faint"),
+        (width_mm - 5, foot / 2, note, "right", 8, "faint"),
+    ):
+        text = figure.text(x_mm / width_mm, y_mm / height_mm, words, ha=side, va="center", fontsize=size, parse_math=False)
+        text.set_color(colours[role])
     if file is not None:
         save(figure, file)
     return figure
 
 
-def _base_lines(height: NDArray[Any], fs_hz: float, strips: Sequence[tuple[int, float, float, int]]) -> tuple[list[float], int]:
+@dataclass(frozen=True)
+class Strip:
+    """A piece of one lead on paper: its row, its lead, and its trace in mm (time since the first sample; height over the base line)."""
+
+    row: int
+    lead: int
+    x_mm: NDArray[Any]
+    y_mm: NDArray[Any]
+
+    @classmethod
+    def cut(cls, signal: NDArray[Any], fs_hz: float, row: int, lead: int, first: int, last: int) -> Strip:
+        """Cut samples `first` to `last` of a lead of `signal`, (12, samples) mV."""
+        piece = signal[lead, first:last]
+        seen = piece[np.isfinite(piece)]
+        middle = np.median(seen) if len(seen) else 0.0
+        return cls(row, lead, SPEED_MM_PER_S * np.arange(first, last) / fs_hz, GAIN_MM_PER_MV * (piece - middle))
+
+
+def _base_lines(strips: Sequence[Strip]) -> tuple[list[float], int]:
     """Return each row's base line (mm above the paper's lower edge) and the paper's height, so that neighbouring rows have room.
 
     Rows lie 20 to 45 mm apart, in steps of 5 mm: what is larger overlaps, as on paper.
     """
-    count = strips[-1][0] + 1
-    above, below = np.zeros((2, count, 101))  # the extremes in each tenth of a second
-    for row, start_s, end_s, lead in strips:
-        first, last = round(start_s * fs_hz), round(end_s * fs_hz)
-        piece = np.nan_to_num(height[lead, first:last])
-        tenth = (10 * np.arange(first, first + len(piece)) / fs_hz).astype(int)
-        np.maximum.at(above[row], tenth, piece)
-        np.maximum.at(below[row], tenth, -piece)
+    count = strips[-1].row + 1
+    above, below = np.zeros((2, count, 101))  # the extremes in every 2.5 mm
+    for strip in strips:
+        place, height = (strip.x_mm / 2.5).astype(int), np.nan_to_num(strip.y_mm)
+        np.maximum.at(above[strip.row], place, height)
+        np.maximum.at(below[strip.row], place, -height)
     above, below = maximum_filter1d(above, 3, axis=1), maximum_filter1d(below, 3, axis=1)
 
     def snap(mm: Any, low: int, high: int) -> int:

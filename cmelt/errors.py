@@ -14,6 +14,7 @@ CmeltError                 one line: what, where, and what to do next; the comma
 from __future__ import annotations
 
 REASONS: dict[str, str] = {
+    "bad_row": "the row of the data set's table cannot be understood",
     "missing_file": "a file that the data set's table names is not in the raw folder",
     "bad_header": "the header cannot be understood",
     "path_outside": "the header names a file outside its own folder",

@@ -12,6 +12,19 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 
 SPLITS = ("train", "val", "test")
 
+FLAGS: dict[str, str] = {
+    "padded": "shorter than the recipe's duration: zeros follow the signal",
+    "cropped": "longer than the recipe's duration: start_s says where the kept window begins",
+    "clipped": "some values do not fit 16 bits of lsb_uv and were clipped",
+    "lowpass_skipped": "the low-pass lies at or above 0.45 of the raw rate and was left out",
+    "notch_skipped": "the notch lies at or above 0.45 of the raw rate and was left out",
+    "gain_assumed": "the header gives no gain: 200 adu/mV, as the WFDB format says",
+    "leads_derived": "limb leads that were absent were computed from two others",
+    "nan_filled": "short gaps of invalid samples were bridged by straight lines",
+    "flat_lead": "at least one lead never changes",
+}
+"""The closed list of what may be said about a kept recording, each with what it means."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -30,6 +43,16 @@ class Source:
     report_raw: str = ""
     codes: tuple[str, ...] = ()
     likelihoods: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A recording that goes no further: its key, where it lies below RAW, a reason of REASONS and what was found."""
+
+    key: str
+    path: str
+    reason: str
+    detail: str
 
 
 @dataclass(slots=True)

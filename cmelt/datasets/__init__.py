@@ -1,0 +1,29 @@
+"""Data sets: one file a family, one line each in DATASETS."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from cmelt.config import did_you_mean
+from cmelt.datasets.base import Dataset
+from cmelt.errors import InputError
+from cmelt.raw import Raw
+
+DATASETS: dict[str, str] = {
+    "ptbxl": "cmelt.datasets.ptbxl:PTBXL",
+}
+
+
+def dataset_class(name: str) -> type[Dataset]:
+    """Return the class of data set `name`; raises InputError for an unknown one."""
+    if name not in DATASETS:
+        raise InputError(f"no data set {name!r}{did_you_mean(name, DATASETS)}; known: {', '.join(DATASETS)}")
+    module, _, kind = DATASETS[name].partition(":")
+    found: type[Dataset] = getattr(importlib.import_module(module), kind)
+    return found
+
+
+def open_dataset(name: str, raw: Raw, **options: Any) -> Dataset:
+    """Return data set `name` in folder `raw`; `options` are the family's own (PTB-XL: records100=True)."""
+    return dataset_class(name)(raw, **options)

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
-    {"errors", "record", "__init__"},
+    {"errors", "record", "raw", "__init__"},
     {"config", "labels", "metrics", "plots"},
     {"datasets", "signal", "text", "shards", "simulation"},
     {"models"},

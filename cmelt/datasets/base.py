@@ -1,0 +1,43 @@
+"""What a data set is: a raw folder in, Sources out; a class a family, a registry line each."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from cmelt.raw import Raw
+from cmelt.record import Refused, Source
+
+
+class Dataset(ABC):
+    """A published data set in its own layout. A subclass says what it is, and yields where its recordings lie."""
+
+    name: str
+    """Names the shards; also `dataset` in the manifest."""
+    title: ClassVar[str]
+    licence: ClassVar[str]
+    access: ClassVar[str]
+    """Where it is had, and on what terms."""
+    mains_hz: ClassVar[float]
+    """The frequency of the mains where it was recorded."""
+
+    def __init__(self, raw: Raw, **options: Any) -> None:
+        self.raw = raw
+        self.options = options
+        """What was asked of this family, defaults included; part of the plan and the manifest."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Return the published version that this folder holds, or 'unknown'."""
+
+    @abstractmethod
+    def sources(self) -> Iterator[Source | Refused]:
+        """Yield every recording that the data set's table names, in its order; Refused where that is already certain."""
+
+
+def key_of(path: str) -> str:
+    """Return a record's key: its file name without extension, with '_' for what a key cannot have."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", path.rpartition("/")[2].partition(".")[0])[:80] or "_"

@@ -1,0 +1,95 @@
+"""PTB-XL: ``ptbxl_database.csv`` says everything; ``records500`` and ``records100`` hold the same recordings at two rates.
+
+Ages above 89 are published as 300, to hide who they belong to, and stay so. Sex is 0 for male and 1 for female in the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from cmelt.datasets.base import Dataset, key_of
+from cmelt.errors import InputError, RecordError
+from cmelt.raw import Raw
+from cmelt.record import Refused, Source
+
+TABLE = "ptbxl_database.csv"
+VERSIONS = {21_837: "1.0.1", 21_799: "1.0.3"}
+"""Rows of the table → published version."""
+
+NEEDED = ("patient_id", "age", "sex", "device", "report", "scp_codes", "strat_fold")
+
+
+class PTBXL(Dataset):
+    """PTB-XL in its published layout, at 500 or 100 Hz; with a file SIMULATED in it, cmelt's own imitation."""
+
+    name = "ptbxl"
+    title = "PTB-XL, a large publicly available electrocardiography dataset"
+    licence = "CC BY 4.0"
+    access = "open: https://physionet.org/content/ptb-xl/"
+    mains_hz = 50.0
+
+    def __init__(self, raw: Raw, records100: bool = False) -> None:
+        super().__init__(raw, records100=records100)
+        self.column = "filename_lr" if records100 else "filename_hr"
+        self.simulated = raw.exists("SIMULATED")
+        if self.simulated:
+            self.name = "ptbxl-simulated"
+        if not raw.exists(TABLE):
+            raise InputError(f"{raw.folder} has no {TABLE}; give the folder that the PTB-XL download unpacks to")
+        try:
+            self.rows = list(csv.DictReader(io.StringIO(raw.read(TABLE).decode("utf-8-sig"), newline=""), strict=True))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{raw.folder}/{TABLE} cannot be read ({error}); download it again") from None
+        absent = [name for name in (*NEEDED, self.column) if not self.rows or name not in self.rows[0]]
+        if absent:
+            raise InputError(f"{raw.folder}/{TABLE} has no {'rows' if not self.rows else 'column ' + absent[0]}; download it again")
+
+    @property
+    def version(self) -> str:
+        """Return the version by the number of rows: later versions withdrew 38 recordings."""
+        return "simulated" if self.simulated else VERSIONS.get(len(self.rows), "unknown")
+
+    def sources(self) -> Iterator[Source | Refused]:
+        """Yield a Source for each row whose header and signal file are there, else a Refused."""
+        for number, row in enumerate(self.rows, 2):
+            path = f"{row[self.column]}.hea"
+            key = key_of(path)
+            try:
+                source = read_row(row, key, path)
+                absent = [file for file in (path, path[:-4] + ".dat") if not self.raw.exists(file)]
+                if absent:
+                    raise RecordError("missing_file", absent[0])
+                yield source
+            except RecordError as error:
+                yield Refused(key, path, error.reason, error.detail)
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # the last three: literal_eval
+                yield Refused(key, path, "bad_row", f"{TABLE}, record {number}: {error}")
+
+
+def read_row(row: dict[str, Any], key: str, path: str) -> Source:
+    """Return the Source of one row of the table; raises ValueError or TypeError where the row is not as published."""
+    fold = int(float(row["strat_fold"]))
+    if not 1 <= fold <= 10:
+        raise ValueError(f"strat_fold {row['strat_fold']!r}")
+    codes = ast.literal_eval(row["scp_codes"])
+    if not isinstance(codes, dict) or not all(isinstance(code, str) for code in codes):
+        raise ValueError(f"scp_codes {row['scp_codes'][:80]!r}")
+    age = float(row["age"] or "nan")
+    return Source(
+        key=key,
+        path=path,
+        patient_id=row["patient_id"].strip().removesuffix(".0"),
+        fold=fold,
+        split="train" if fold <= 8 else "val" if fold == 9 else "test",
+        age=age if math.isfinite(age) else None,
+        sex={"0": "male", "1": "female"}.get(row["sex"].strip().removesuffix(".0"), ""),
+        device=" ".join(row["device"].split()),
+        report_raw=row["report"],
+        codes=tuple(codes),
+        likelihoods=tuple(float(value) for value in codes.values()),
+    )

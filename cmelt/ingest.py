@@ -1,0 +1,156 @@
+"""Raw recordings in, a shard folder out: plan, shards, commit.
+
+The plan says which recording goes into which shard; a shard is the unit of work, on this process or on several; the
+manifest is written last. Whatever is not kept is a row of ``rejects.parquet``, so rows = kept + refused, always.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmelt import __version__
+from cmelt.config import IngestRecipe
+from cmelt.datasets import open_dataset
+from cmelt.datasets.base import Dataset
+from cmelt.errors import RecordError
+from cmelt.raw import Raw
+from cmelt.record import Record, Refused, Source
+from cmelt.shards.commit import claim, commit, finish_shard, pending
+from cmelt.shards.manifest import read_manifest
+from cmelt.shards.plan import WORK, make_plan, read_sources
+from cmelt.shards.workers import available_cores, run_tasks
+from cmelt.shards.write import write_shard
+from cmelt.signal.condition import condition, window_samples
+from cmelt.signal.decode import decode
+from cmelt.text.reports import clean_report
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """All that a worker must know to make one shard."""
+
+    raw: str
+    out: Path
+    number: int
+    name: str
+    dataset: str
+    mains_hz: float
+    recipe: IngestRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSummary:
+    """What an ingest did."""
+
+    out: Path
+    manifest: dict[str, Any]
+    classes: dict[str, int]
+    """Kept recordings by PTB-XL superclass; empty for other data sets."""
+    seconds: float
+    done_before: bool
+    """Whether the folder was finished already, from the same plan."""
+
+    @property
+    def kept(self) -> int:
+        """Return how many recordings were kept."""
+        kept: int = self.manifest["counts"]["kept"]
+        return kept
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Return how many recordings were refused, by reason."""
+        refused: dict[str, int] = self.manifest["counts"]["refused"]
+        return refused
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary for machines."""
+        return {
+            "out": str(self.out),
+            "dataset": self.manifest["dataset"],
+            "dataset_version": self.manifest["dataset_version"],
+            **self.manifest["counts"],
+            "classes": self.classes,
+            "seconds": round(self.seconds, 2),
+            "done_before": self.done_before,
+        }
+
+
+def ingest(
+    dataset: str, raw: Path | str, out: Path | str, recipe: IngestRecipe, *, workers: int | None = None, **options: Any
+) -> IngestSummary:
+    """Turn the raw folder of `dataset` into shard folder `out`; `options` are the data set's own (PTB-XL: records100=True).
+
+    Rerun after an interruption, the same call goes on where it stopped. Raises InputError and OutputError.
+    """
+    began, out = time.monotonic(), Path(out)
+    data = open_dataset(dataset, Raw(raw), **options)
+    plan = make_plan(data.sources(), terms(data, recipe), recipe.shards.samples_per_shard, recipe.shards.seed)
+    done_before = claim(out, plan)
+    if not done_before:
+        tasks = [
+            ShardTask(str(Path(raw).absolute()), out.absolute(), number, plan.shards[number], dataset, data.mains_hz, recipe)
+            for number in pending(out, plan)
+        ]
+        for _ in run_tasks(make_shard, tasks, workers or available_cores()):
+            pass
+        commit(out, plan, recipe.signal.fs_hz, window_samples(recipe.signal), "")
+    return IngestSummary(out, read_manifest(out), {}, time.monotonic() - began, done_before)
+
+
+def terms(data: Dataset, recipe: IngestRecipe) -> dict[str, Any]:
+    """Return what the bytes of a shard folder depend on, but for the recordings."""
+    return {
+        "dataset": data.name,
+        "dataset_version": data.version,
+        "options": data.options,
+        "mains_hz": data.mains_hz,
+        "recipe": recipe.model_dump(mode="json"),
+        "cmelt_version": __version__,
+    }
+
+
+def make_shard(task: ShardTask) -> int:
+    """Make one shard, and write down what became of each recording; returns how many it was planned to have."""
+    work, raw = task.out / WORK, Raw(task.raw)
+    sources = read_sources(work, task.number)
+    refused: list[Refused] = []
+    records = make_records(task, raw, sources, refused)
+    first = next(records, None)
+    shard, rows = (None, []) if first is None else write_shard(task.out / task.name, itertools.chain((first,), records))
+    finish_shard(work, task.name, shard, rows, refused)
+    return len(sources)
+
+
+def make_records(task: ShardTask, raw: Raw, sources: list[Source], refused: list[Refused]) -> Iterator[Record]:
+    """Yield the Record of each Source that has one; why others have none is added to `refused`."""
+    for source in sources:
+        try:
+            yield make_record(task, raw, source)
+        except RecordError as error:
+            refused.append(Refused(source.key, source.path, error.reason, error.detail))
+
+
+def make_record(task: ShardTask, raw: Raw, source: Source) -> Record:
+    """Return the Record of one Source: decoded, conditioned, its report cleaned; raises RecordError."""
+    decoded = decode(raw, source.path)
+    raw_duration_s = decoded.signal.shape[1] / decoded.fs_hz
+    signal, start_s, flags = condition(decoded, task.recipe.signal, task.mains_hz)
+    return Record(
+        signal=signal,
+        fs_hz=task.recipe.signal.fs_hz,
+        source=source,
+        fs_raw_hz=decoded.fs_hz,
+        raw_duration_s=raw_duration_s,
+        start_s=start_s,
+        report=clean_report(source.report_raw, task.dataset),
+        signal_sha1=decoded.signal_sha1,
+        flags=flags,
+    )

@@ -1,0 +1,156 @@
+"""Recordings in: the samples of a WFDB record by lead name, exact in µV, with the hash that names them.
+
+Format 16 (PTB-XL, CinC, MIMIC-IV-ECG) is decoded here; every other format by ``wfdb``, once its headers are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmelt.errors import RecordError
+from cmelt.raw import Raw
+from cmelt.record import LEADS
+from cmelt.signal.header import MV_PER_UNIT, Channel, Header, parse_header
+from cmelt.signal.leads import map_leads
+
+INVALID = -(2**31)
+"""How a sample that is not a number is written before hashing."""
+
+INVALID16 = -(2**15)
+"""How format 16 stores a sample that is not a number."""
+
+HEADER_LIMIT = 1 << 20
+"""No header is longer; what lies beyond would be somebody's signal file."""
+
+SAMPLES_PER_BYTE = {8: 1, 16: 0.5, 24: 1 / 3, 32: 0.25, 61: 0.5, 80: 1, 160: 0.5, 212: 2 / 3, 310: 0.75, 311: 0.75}
+FLAC_SAMPLES_PER_BYTE = 1000
+"""More samples than this many times the file's bytes cannot be in it, so a header that says so is not believed."""
+
+WFDB_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, OverflowError, ArithmeticError, MemoryError)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A recording as it was stored: ``signal`` (12, samples) float32 mV in the order of LEADS, NaN where absent or invalid."""
+
+    signal: NDArray[np.float32]
+    present: set[int]
+    """Rows of LEADS that the recording has."""
+    fs_hz: float
+    signal_sha1: str
+    flags: list[str] = field(default_factory=list)
+
+
+def decode(raw: Raw, path: str) -> Decoded:
+    """Return the recording whose header is `path`; raises RecordError with the reason where it cannot be had."""
+    header = read_header(raw, path)
+    channels = header.channels
+    folder = path[: path.rfind("/") + 1]
+    if channels and all(c.format == 16 and c.samples_per_frame == 1 and c.skew == 0 for c in channels):
+        mapped = map_leads([channel.name for channel in channels])
+        uv = stored_to_uv(read_format16(raw, folder, header), channels, mapped)
+    else:
+        names, mv = read_wfdb(raw, path, folder, header)
+        mapped = map_leads(names)
+        uv = mv_to_uv(mv, mapped)
+    if not mapped:
+        raise RecordError("missing_leads", "none of the twelve leads is there")
+    if uv.shape[1] == 0:
+        raise RecordError("too_short", "no samples")
+    signal = np.multiply(uv, np.float32(1e-3), dtype=np.float32, casting="unsafe")
+    if uv.min() == INVALID:
+        signal[uv == INVALID] = np.nan
+    flags = ["gain_assumed"] if any(channels[channel].gain_assumed for channel, _ in mapped.values() if channels) else []
+    return Decoded(signal, set(mapped), header.fs_hz, hashlib.sha1(uv, usedforsecurity=False).hexdigest(), flags)
+
+
+def read_header(raw: Raw, path: str) -> Header:
+    """Return the Header in file `path`."""
+    return parse_header(raw.read(path, HEADER_LIMIT).decode("utf-8", "replace"))
+
+
+def read_format16(raw: Raw, folder: str, header: Header) -> NDArray[np.int16]:
+    """Return the stored samples (channels, samples) of a record whose channels are all in format 16, by one read a file."""
+    files: dict[str, list[int]] = {}
+    for index, channel in enumerate(header.channels):
+        files.setdefault(channel.file, []).append(index)
+    blocks = []
+    for file, members in files.items():
+        offset, count = header.channels[members[0]].offset, len(members)
+        wanted = 2 * count * header.samples
+        data = raw.read(folder + file, offset + wanted if wanted else -1)
+        if len(data) < offset + wanted:
+            raise RecordError("truncated", f"{file} has {len(data)} bytes of {offset + wanted}")
+        samples = header.samples or max(0, len(data) - offset) // (2 * count)
+        blocks.append(np.frombuffer(data, "<i2", samples * count, offset).reshape(samples, count).T)
+    if len(blocks) == 1:
+        return blocks[0]
+    if len({block.shape[1] for block in blocks}) > 1:
+        raise RecordError("truncated", "signal files of different lengths")
+    order = np.argsort(np.concatenate(list(files.values())))
+    return np.concatenate(blocks)[order]
+
+
+def stored_to_uv(stored: NDArray[np.int16], channels: Sequence[Channel], mapped: dict[int, tuple[int, int]]) -> NDArray[np.int32]:
+    """Return µV (12, samples) little-endian int32, INVALID where absent, from stored samples (channels, samples)."""
+    plain = all(c.gain_adu_per_unit == 1000 and c.mv_per_unit == 1 and c.baseline_adu == 0 for c in channels)
+    if plain and len(channels) == len(LEADS) and all(mapped.get(row) == (row, 1) for row in range(len(LEADS))):
+        uv = stored.astype("<i4", order="C")  # one adu is one µV and the leads lie in order: PTB-XL, CinC
+        if stored.min() == INVALID16:
+            uv[uv == INVALID16] = INVALID
+        return uv
+    mv = np.empty(stored.shape)
+    for index, (row, channel) in enumerate(zip(mv, channels, strict=True)):
+        # As wfdb computes it, so that values half-way between two µV are rounded as its users round them.
+        np.subtract(stored[index], channel.baseline_adu, out=row, dtype=np.float64)
+        row /= channel.gain_adu_per_unit
+        row *= channel.mv_per_unit
+        row[stored[index] == INVALID16] = np.nan
+    return mv_to_uv(mv, mapped)
+
+
+def mv_to_uv(mv: NDArray[np.float64], mapped: dict[int, tuple[int, int]]) -> NDArray[np.int32]:
+    """Return µV (12, samples) little-endian int32, INVALID where absent or not a number, from mV (channels, samples)."""
+    uv = np.full((len(LEADS), mv.shape[1]), INVALID, "<i4")
+    for row, (channel, sign) in mapped.items():
+        rounded = np.rint(mv[channel] * (1000 * sign))
+        valid = np.isfinite(rounded)
+        uv[row, valid] = np.clip(rounded[valid], INVALID + 1, -INVALID - 1)
+    return uv
+
+
+def read_wfdb(raw: Raw, path: str, folder: str, header: Header) -> tuple[list[str], NDArray[np.float64]]:
+    """Return channel names and mV (channels, samples) as ``wfdb`` decodes them, once no file outside the folder is named."""
+    import wfdb  # half a second; the common formats never need it
+
+    for part in [header] if not header.segments else [read_header(raw, f"{folder}{name}.hea") for name in header.segments if name != "~"]:
+        if part.segments:
+            raise RecordError("bad_header", "segments within segments")
+        check_sizes(raw, folder, part)
+    try:
+        record = wfdb.rdrecord(raw.local(path.removesuffix(".hea")), return_res=64)
+    except WFDB_ERRORS as error:
+        raise RecordError("unreadable", f"wfdb: {str(error).splitlines()[0][:120] if str(error) else type(error).__name__}") from None
+    if record.p_signal is None:
+        raise RecordError("unreadable", "wfdb returns no samples")
+    scale = [MV_PER_UNIT.get(unit.lower(), 0.0) for unit in record.units]
+    if 0.0 in scale:
+        raise RecordError("bad_header", f"unit {record.units[scale.index(0.0)][:20]!r} is not a voltage")
+    return list(record.sig_name), (record.p_signal * scale).T
+
+
+def check_sizes(raw: Raw, folder: str, header: Header) -> None:
+    """Raise RecordError where a signal file cannot hold the samples that its header claims, before anything is allocated for them."""
+    claimed: dict[str, float] = {}
+    for channel in header.channels:
+        density = SAMPLES_PER_BYTE.get(channel.format, FLAC_SAMPLES_PER_BYTE)
+        need = header.samples * channel.samples_per_frame / density
+        claimed[channel.file] = claimed.get(channel.file, channel.offset) + need
+    for file, need in claimed.items():
+        if file != "~" and raw.size(folder + file) + 4 < need:
+            raise RecordError("truncated", f"{file} has {raw.size(folder + file)} bytes of {need:.0f}")

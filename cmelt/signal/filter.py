@@ -1,0 +1,129 @@
+"""Filter and resample a whole record in one real FFT.
+
+What it equals, within 1 % of the record's peak at every sample: one zero-phase pass of ``scipy.signal.sosfiltfilt`` over
+the joint sections of ``butter(order, [high, low], "band")`` and ``iirnotch``, odd padding min(5 s, n - 1), then ideal
+resampling. How: the record is extended oddly on both sides, a straight line is taken out so that its two ends meet, its
+spectrum is multiplied by |H|² (forwards and backwards) and cut or filled to the new rate on the way back. A high-pass
+removes straight lines, so the line returns only where there is none. Filters that still ring after the padding (a high-pass
+of 0.05 Hz, records of a second) depend on how the record is continued; there scipy itself filters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmelt.errors import RecordError
+
+PADDING_S = 5.0
+HIGHEST = 0.45
+"""Low-pass and notch lie below this share of the raw rate, or are skipped."""
+
+RINGING = 2e-3
+"""What may be left of a filter's slowest mode where the padding ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Which filters act on a record: cut-offs in Hz, 0 = off."""
+
+    highpass_hz: float
+    lowpass_hz: float
+    order: int
+    notch_hz: float
+    notch_q: float
+
+    @property
+    def is_off(self) -> bool:
+        """Say whether no filter acts."""
+        return not (self.highpass_hz or self.lowpass_hz or self.notch_hz)
+
+
+def sections(band: Band, fs_hz: float) -> NDArray[np.float64]:
+    """Return the filters of `band` at rate `fs_hz` as joint second-order sections (n, 6)."""
+    from scipy.signal import butter, iirnotch, tf2sos
+
+    edges = [hz for hz in (band.highpass_hz, band.lowpass_hz) if hz]
+    kind = "band" if len(edges) == 2 else "high" if band.highpass_hz else "low"
+    parts = [butter(band.order, edges if len(edges) == 2 else edges[0], kind, fs=fs_hz, output="sos")] if edges else []
+    if band.notch_hz:
+        parts.append(tf2sos(*iirnotch(band.notch_hz, Q=band.notch_q, fs=fs_hz)))
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The fixed part of filtering records of one length and rate: paddings, FFT lengths and |H|²."""
+
+    sections: NDArray[np.float64] | None
+    """Filters that ring longer than the padding: for scipy; then `gain` has none."""
+    left: int
+    right: int
+    length: int
+    """Of the forward FFT; what the padded record does not fill is 0."""
+    length_out: int
+    start_out: int
+    samples_out: int
+    gain: NDArray[np.float32]
+    """|H|² at the frequencies that both rates have, times length_out / length."""
+
+
+@lru_cache(64)
+def make_plan(samples: int, fs_raw_hz: float, fs_hz: float, band: Band) -> Plan:
+    """Return the Plan for records of `samples` at `fs_raw_hz`, wanted at `fs_hz`."""
+    from scipy.fft import next_fast_len
+    from scipy.signal import sos2zpk, sosfreqz
+
+    ratio = (Fraction(fs_hz).limit_denominator(1000) / Fraction(fs_raw_hz).limit_denominator(1000)).limit_denominator(10_000)
+    up, down = ratio.numerator, ratio.denominator
+    right = min(round(PADDING_S * fs_raw_hz), samples - 1)
+    left = right // down * down  # the record must start on a sample of both rates
+    length = down * next_fast_len(-(-(left + samples + right) // down), real=True)
+    length_out = length // down * up
+    frequencies = np.arange(min(length, length_out) // 2 + 1) * (fs_raw_hz / length)
+    gain = np.full(len(frequencies), length_out / length)
+    slow = None
+    if not band.is_off:
+        sos = sections(band, fs_raw_hz)
+        if np.abs(sos2zpk(sos)[1]).max() ** right > RINGING:
+            slow = sos
+        else:
+            gain *= np.abs(sosfreqz(sos, worN=frequencies, fs=fs_raw_hz)[1]) ** 2
+    return Plan(slow, left, right, length, length_out, left // down * up, samples * up // down, gain.astype(np.float32))
+
+
+def filter_and_resample(signal: NDArray[np.float32], fs_raw_hz: float, fs_hz: float, band: Band) -> NDArray[np.float32]:
+    """Return `signal` (leads, samples at fs_raw_hz) filtered by `band`, at `fs_hz`: (leads, samples · fs_hz / fs_raw_hz)."""
+    if band.is_off and fs_raw_hz == fs_hz:
+        return signal
+    from scipy.fft import irfft, rfft
+
+    leads, samples = signal.shape
+    if samples < 2:
+        raise RecordError("too_short", f"{samples} samples")
+    plan = make_plan(samples, fs_raw_hz, fs_hz, band)
+    if plan.sections is not None:
+        from scipy.signal import sosfiltfilt
+
+        filtered = sosfiltfilt(plan.sections, signal, padtype="odd", padlen=plan.right).astype(np.float32)
+        return filter_and_resample(filtered, fs_raw_hz, fs_hz, Band(0, 0, band.order, 0, band.notch_q))
+    left, end = plan.left, plan.left + samples
+    stop = end + plan.right
+    padded = np.zeros((leads, plan.length), np.float32)
+    padded[:, left:end] = signal
+    np.subtract(2 * signal[:, :1], signal[:, left:0:-1], out=padded[:, :left])
+    np.subtract(2 * signal[:, -1:], signal[:, -2 : -2 - plan.right : -1], out=padded[:, end:stop])
+    first, last = padded[:, :1].copy(), padded[:, stop - 1 : stop].copy()
+    slope = (last - first) / (stop - 1)
+    padded[:, :stop] -= first + slope * np.arange(stop, dtype=np.float32)
+    spectrum = rfft(padded, overwrite_x=True)[:, : len(plan.gain)]
+    spectrum *= plan.gain
+    result = irfft(spectrum, plan.length_out, overwrite_x=True)[:, plan.start_out : plan.start_out + plan.samples_out]
+    if not band.highpass_hz:
+        time = np.arange(plan.samples_out, dtype=np.float32) * np.float32(fs_raw_hz / fs_hz) + left
+        result += first + slope * time
+    return result

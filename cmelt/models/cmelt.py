@@ -1,0 +1,296 @@
+"""C-MELT: one model of ECGs and reports (arXiv 2410.02131). `forward` is the training pass; `encode_ecg` and `encode_text` embed.
+
+B batch, S samples, T ECG tokens, K kept ECG tokens with [CLS], L text tokens, D width, W encoder width. Masks: True = hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from cmelt.config import ModelSettings, SignalSettings
+from cmelt.errors import CheckpointError, InputError, RecipeError
+from cmelt.models import store
+from cmelt.models.batch import IGNORE, Batch, Outputs
+from cmelt.models.ecg_encoder import ECGEncoder, token_count, token_samples
+from cmelt.models.fusion import Fusion
+from cmelt.models.heads import Contrast, MEMDecoder, MLMHead, Pooler
+from cmelt.models.layers import init_weights
+from cmelt.models.masking import mask_ecg_tokens
+from cmelt.models.text_encoder import TextEncoder, load_pretrained, resolve_sizes
+from cmelt.record import LEADS
+from cmelt.text.tokenizer import ReportTokenizer
+
+LOSSES = frozenset({"mlm", "mem", "etm", "ets"})
+
+__all__ = ["CMELT", "LOSSES", "Batch", "ModelConfig", "Outputs"]
+
+
+class ModelConfig(ModelSettings):
+    """Everything that a checkpoint needs to be built again: the recipe's model table, the input, the resolved text encoder."""
+
+    format_version: Literal[1] = 1
+    leads: tuple[str, ...] = LEADS
+    """The lead order that the weights expect; inputs come in the order of LEADS and are permuted by name."""
+    fs_hz: float = Field(gt=0)
+    samples: int = Field(gt=0)
+    signal: SignalSettings | None = None
+    """How the training data were conditioned, where known."""
+    text: dict[str, Any]
+    """The text encoder's Hugging Face config, with its ``model_type``."""
+
+
+class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", "electrocardiogram", "multimodal"]):
+    """An ECG encoder, a text encoder, their fusion, and the heads of four losses."""
+
+    def __init__(self, config: ModelConfig, tokenizer: ReportTokenizer | None = None) -> None:
+        """Make a randomly initialised model of `config`; see `create`. Raises RecipeError for sizes that do not fit."""
+        super().__init__()
+        check_sizes(config)
+        self.config = config
+        self.tokenizer = tokenizer
+        width = config.width
+        self.ecg_encoder = ECGEncoder(config)
+        self.text_encoder = TextEncoder(config.text)
+        self.ecg_project = nn.Linear(config.ecg_width, width)
+        self.text_project = nn.Linear(self.text_encoder.width, width)
+        self.ecg_pooler, self.text_pooler = Pooler(width), Pooler(width)
+        self.fusion = Fusion(width, config.fusion_heads, config.fusion_pairs, config.fusion_dropout)
+        self.fused_ecg_pooler, self.fused_text_pooler = Pooler(width), Pooler(width)
+        self.mlm_head = MLMHead(width, config.text["vocab_size"])
+        patch = len(config.leads) * token_samples(config.conv_layers)
+        self.mem_decoder = MEMDecoder(width, config.decoder_width, config.decoder_blocks, config.decoder_heads, patch)
+        self.etm_head = nn.Linear(2 * width, 2)
+        self.contrast = Contrast()
+        for part in (self.ecg_project, self.text_project, self.etm_head):
+            init_weights(part, width)
+
+    @classmethod
+    def create(
+        cls,
+        settings: ModelSettings,
+        fs_hz: float,
+        samples: int,
+        reports: Sequence[str] | None = None,
+        seed: int = 0,
+        signal: SignalSettings | None = None,
+    ) -> CMELT:
+        """Return a new model for ECGs of `samples` at `fs_hz`, its weights drawn with `seed`, the global generator left alone.
+
+        `reports` (the training split's) are what a tokenizer is learnt from, where the settings ask for that. Raises
+        CheckpointError where a text encoder or tokenizer is not to be had, RecipeError for settings that do not fit.
+        """
+        own = settings.tokenizer == "reports" or (not settings.tokenizer and settings.text_encoder == "t5")
+        if own and settings.text_init == "pretrained" and settings.text_encoder != "t5":
+            raise RecipeError("model.tokenizer = 'reports' does not fit a pre-trained text encoder; set model.text_init=random or drop it")
+        if own and not reports:
+            raise RecipeError("model.tokenizer = 'reports' needs the training split's reports, and there are none")
+        if own:
+            tokenizer = ReportTokenizer.train(reports or (), settings.tokenizer_vocab, settings.max_text_tokens)
+        else:
+            tokenizer = ReportTokenizer.load(settings.tokenizer or settings.text_encoder, settings.max_text_tokens)
+        text = resolve_sizes(settings, tokenizer.vocab_size)
+        if tokenizer.vocab_size > text["vocab_size"]:
+            raise RecipeError(
+                f"model.tokenizer has {tokenizer.vocab_size} tokens, but the text encoder {settings.text_encoder!r} knows "
+                f"{text['vocab_size']}; take the encoder's own"
+            )
+        config = ModelConfig(**settings.model_dump(), fs_hz=fs_hz, samples=samples, signal=signal, text=text)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(config, tokenizer)
+        if settings.text_init == "pretrained" and settings.text_encoder != "t5":
+            load_pretrained(model.text_encoder, settings.text_encoder)
+        return model
+
+    def ecg_token_count(self, samples: int | None = None) -> int:
+        """Return T, the number of tokens of an ECG of `samples` (default: the length the model was made for)."""
+        return token_count(self.config.samples if samples is None else samples, self.config.conv_layers)
+
+    @property
+    def lead_order(self) -> list[int] | None:
+        """Where each lead that the weights expect stands in LEADS; None where the order is the same."""
+        order = [LEADS.index(lead) for lead in self.config.leads]
+        return None if order == list(range(len(LEADS))) else order
+
+    def permuted(self, ecg: Tensor) -> Tensor:
+        """Return `ecg` (B, 12, S), in the order of LEADS, in the order that the weights expect."""
+        return ecg if self.lead_order is None else ecg[:, self.lead_order]
+
+    def forward(self, batch: Batch, wanted: Collection[str] = LOSSES) -> Outputs:
+        """Return what the `wanted` losses read, from one pass over the kept ECG tokens and the masked text of `batch`."""
+        keep, removed = mask_ecg_tokens(batch.mask_noise, self.config.mem_prob)
+        ecg = self.ecg_project(self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(batch.ecg)), keep))  # (B, K, D)
+        text = self.text_project(self.text_encoder(batch.text_ids, batch.text_padding))  # (B, L, D)
+        out = Outputs(removed=removed)
+        if "ets" in wanted:
+            out.ecg_pooled = self.ecg_pooler(self.pool(ecg[:, 1:]) if self.config.pool == "mean" else ecg[:, 0])
+            out.text_pooled = self.text_pooler(self.pool(text, batch.text_padding) if self.config.pool == "mean" else text[:, 0])
+        fused = {"mlm", "mem", "etm"} & set(wanted)
+        if not fused:
+            return out
+
+        # The last pair computes only what is read: the first token of either side, and the masked text tokens.
+        scored = batch.mlm_labels != IGNORE if "mlm" in fused else batch.text_padding.new_zeros(batch.text_padding.shape)
+        most = int(scored.sum(dim=1).max())
+        places = scored.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (B, most), masked ones first, in order
+        text_at: Tensor | None = torch.cat([places.new_zeros(len(places), 1), places], dim=1)
+        mem_layer, pairs = self.config.mem_layer, self.config.fusion_pairs
+        ecg_at = None if "mem" in fused and mem_layer == -1 else places.new_zeros(len(places), 1)
+        if fused == {"mem"} and mem_layer >= 0:
+            pairs, text_at, ecg_at = mem_layer, None, None
+        text, ecg, mem = self.fusion(text, ecg, batch.text_padding, text_at, ecg_at, mem_layer, pairs)
+        if "mlm" in fused:
+            out.mlm_logits = self.mlm_head(text[:, 1:][scored.gather(1, places)])
+        if "mem" in fused:
+            out.mem_patches = self.mem_decoder(mem, keep, batch.mask_noise.shape[1], removed)
+        if "etm" in fused:
+            pair = torch.cat([self.fused_text_pooler(text[:, 0]), self.fused_ecg_pooler(ecg[:, 0])], dim=-1)
+            out.etm_logits = self.etm_head(pair)
+        return out
+
+    @staticmethod
+    def pool(tokens: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Return the mean (B, D) of `tokens` (B, L, D) that are not `padding` (B, L). An ECG's [CLS] is left out by the caller."""
+        if padding is None:
+            return tokens.mean(dim=1)
+        seen = (~padding).to(tokens.dtype)[:, :, None]
+        return (tokens * seen).sum(dim=1) / seen.sum(dim=1)
+
+    def encode_ecg(
+        self, ecg: NDArray[np.floating] | Tensor, fs_hz: float | None = None, leads: Sequence[str] | None = None, batch: int = 64
+    ) -> Tensor:
+        """Return embeddings (B, D) of `ecg` (12, S) or (B, 12, S) in mV; in evaluation mode, nothing masked, without gradients.
+
+        Without `fs_hz` and `leads` it is taken to be sampled as the checkpoint's data were, leads in the order of LEADS; with
+        them it is resampled and reordered by name. Raises InputError for other shapes, unknown leads and NaN.
+        """
+        return self.ecg_features(ecg, fs_hz, leads, batch)[0]
+
+    def ecg_features(
+        self, ecg: NDArray[np.floating] | Tensor, fs_hz: float | None = None, leads: Sequence[str] | None = None, batch: int = 64
+    ) -> tuple[Tensor, Tensor]:
+        """Return embeddings (B, D), and the mean of the encoded tokens without [CLS] (B, W); arguments as in `encode_ecg`."""
+        signal = as_ecg(ecg, self.config.fs_hz, fs_hz, leads)
+        if self.ecg_token_count(signal.shape[2]) < 1:
+            raise InputError(f"an ECG of {signal.shape[2]} samples is too short: one token needs {token_samples(self.config.conv_layers)}")
+
+        def work(part: Tensor) -> tuple[Tensor, Tensor]:
+            encoded = self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(part)))  # (B, 1 + T, W)
+            tokens = self.ecg_project(encoded)
+            pooled = self.ecg_pooler(self.pool(tokens[:, 1:]) if self.config.pool == "mean" else tokens[:, 0])
+            return pooled, encoded[:, 1:].mean(dim=1)
+
+        embedding, mean = self._in_batches(work, (signal,), batch)
+        return embedding, mean
+
+    def encode_text(self, texts: str | Sequence[str], batch: int = 256) -> Tensor:
+        """Return embeddings (N, D) of one or more texts; in evaluation mode, nothing masked, without gradients."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        ids, lengths = self.require_tokenizer().encode_padded(texts)
+        padding = np.arange(ids.shape[1])[None, :] >= lengths[:, None]
+
+        def work(part: Tensor, hidden: Tensor) -> tuple[Tensor]:
+            length = int((~hidden).sum(dim=1).max())
+            tokens = self.text_project(self.text_encoder(part[:, :length], hidden[:, :length]))  # (B, L, D)
+            return (self.text_pooler(self.pool(tokens, hidden[:, :length]) if self.config.pool == "mean" else tokens[:, 0]),)
+
+        return self._in_batches(work, (torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(padding)), batch)[0]
+
+    def require_tokenizer(self) -> ReportTokenizer:
+        """Return the tokenizer; raises CheckpointError for a model that was made or imported without one."""
+        if self.tokenizer is None:
+            raise CheckpointError("this model has no tokenizer; import it with one, or set model.tokenizer = ReportTokenizer.load(...)")
+        return self.tokenizer
+
+    def _in_batches(self, work: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
+        """Return what `work` makes of slices of `inputs` along axis 0, joined, computed in evaluation mode without gradients."""
+        device, was_training = self.etm_head.weight.device, self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                rows = range(0, max(1, len(inputs[0])), batch)
+                parts = [work(*(x[start : start + batch].to(device) for x in inputs)) for start in rows]
+        finally:
+            self.train(was_training)
+        return tuple(torch.cat(column).clone() for column in zip(*parts, strict=True))  # a clone made outside may enter autograd
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights, config, tokenizer and card into `save_directory` (called by the mixin's save_pretrained)."""
+        store.write(self, save_directory)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None, token: str | bool | None = None
+    ) -> CMELT:
+        """Return the checkpoint in folder `source`, or of that name on the Hugging Face hub, in evaluation mode on the CPU.
+
+        A folder is read without the network. Raises CheckpointError where files are missing, damaged or do not fit.
+        """
+        folder = store.folder_of(source, revision=revision, cache_dir=cache_dir, token=token)
+        try:
+            config = ModelConfig.model_validate(store.read_config(folder))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise CheckpointError(f"{folder / store.CONFIG}: {where}: {first['msg'].lower()}") from None
+        return store.fill(cls(config, store.read_tokenizer(folder, config.max_text_tokens)), folder)
+
+
+def as_ecg(ecg: NDArray[np.floating] | Tensor, model_fs_hz: float, fs_hz: float | None, leads: Sequence[str] | None) -> Tensor:
+    """Return `ecg` (12, S) or (B, 12, S) as float32 (B, 12, S'), leads in the order of LEADS, resampled from `fs_hz` to `model_fs_hz`."""
+    values = ecg.detach().cpu().numpy() if isinstance(ecg, Tensor) and fs_hz else ecg
+    values = torch.as_tensor(values)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or not values.is_floating_point():
+        raise InputError(f"an ECG is (12, samples) or (B, 12, samples) of floating-point mV, not {tuple(values.shape)} {values.dtype}")
+    if leads is not None:
+        names = {name.lower(): number for number, name in enumerate(leads)}
+        missing = [lead for lead in LEADS if lead.lower() not in names]
+        if missing or len(leads) != values.shape[1]:
+            raise InputError(f"leads: {len(leads)} names for {values.shape[1]} leads; missing: {', '.join(missing) or 'none'}")
+        values = values[:, [names[lead.lower()] for lead in LEADS]]
+    if values.shape[1] != len(LEADS):
+        raise InputError(f"an ECG has {len(LEADS)} leads, {', '.join(LEADS)}; this one has {values.shape[1]}: give their names with leads=")
+    bad = (~torch.isfinite(values)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if bad:
+        raise InputError(f"ECG {bad[0]} holds NaN or infinite samples ({len(bad)} of {len(values)} do); repair or leave them out")
+    if fs_hz is not None and fs_hz != model_fs_hz:
+        from scipy.signal import resample_poly
+
+        ratio = Fraction(model_fs_hz / fs_hz).limit_denominator(1000)
+        values = torch.from_numpy(resample_poly(values.double().numpy(), ratio.numerator, ratio.denominator, axis=-1))
+    return values.float()
+
+
+def check_sizes(config: ModelConfig) -> None:
+    """Raise RecipeError, naming the key, where sizes of `config` do not fit one another."""
+    divisions = {
+        "ecg_heads": config.ecg_width,
+        "position_groups": config.ecg_width,
+        "fusion_heads": config.width,
+        "decoder_heads": config.decoder_width,
+    }
+    for key, width in divisions.items():
+        if width % getattr(config, key):
+            raise RecipeError(f"model.{key} = {getattr(config, key)} does not divide {width}")
+    if config.ecg_encoder != "conv":
+        raise RecipeError(f"model.ecg_encoder = {config.ecg_encoder!r} is unknown; known: conv")
+    if not config.conv_layers or any(stride > kernel for _, kernel, stride in config.conv_layers):
+        raise RecipeError("model.conv_layers: at least one convolution, and no stride above its kernel")
+    if not -1 <= config.mem_layer < config.fusion_pairs:
+        raise RecipeError(f"model.mem_layer = {config.mem_layer} is not among the {config.fusion_pairs} fusion pairs, nor -1 (last output)")
+    if sorted(config.leads) != sorted(LEADS):
+        raise RecipeError(f"leads: {', '.join(config.leads)}; wanted are the twelve of {', '.join(LEADS)} in any order")
+    count = token_count(config.samples, config.conv_layers)
+    if int(count * (1 - config.mem_prob)) < 1:
+        raise RecipeError(f"model.mem_prob = {config.mem_prob} keeps none of the {count} tokens of {config.samples} samples")

@@ -1,0 +1,100 @@
+"""The heads that the losses read: masked text, masked ECG, and the learnt scale of the contrast.
+
+B batch, T ECG tokens, K kept tokens, R removed tokens, W decoder width, D width, V vocabulary, P samples of a token in all leads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmelt.models.layers import Attention, init_weights, sinusoids, take
+
+
+class Pooler(nn.Module):
+    """Linear and tanh."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        init_weights(self, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled embedding of `x` (B, D)."""
+        return torch.tanh(self.dense(x))
+
+
+class MLMHead(nn.Module):
+    """From fused text tokens to vocabulary logits."""
+
+    def __init__(self, width: int, vocab_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, 1e-12)
+        self.decoder = nn.Linear(width, vocab_size)
+        init_weights(self, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, V) of tokens `x` (N, D)."""
+        return self.decoder(self.norm(F.gelu(self.dense(x))))
+
+
+class DecoderBlock(nn.Module):
+    """A pre-norm transformer block with CLIP's quick GELU."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn_in = nn.Linear(width, 4 * width)
+        self.ffn_out = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return the block's output for `x` (B, T, W): all tokens, or only those at places `at` (B, R)."""
+        y = self.attention_norm(x)
+        if at is None:
+            x = x + self.attention(y)
+        else:
+            x = take(x, at) + self.attention(take(y, at), y)
+        hidden = self.ffn_in(self.ffn_norm(x))
+        return x + self.ffn_out(hidden * torch.sigmoid(1.702 * hidden))
+
+
+class MEMDecoder(nn.Module):
+    """Rebuilds the samples of removed ECG tokens from the kept ones (a masked auto-encoder's decoder)."""
+
+    def __init__(self, width: int, decoder_width: int, blocks: int, heads: int, patch: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(width, decoder_width)
+        self.mask_token = nn.Parameter(torch.randn(1, 1, decoder_width) * 0.02)
+        self.blocks = nn.ModuleList(DecoderBlock(decoder_width, heads) for _ in range(blocks))
+        self.norm = nn.LayerNorm(decoder_width)
+        self.predict = nn.Linear(decoder_width, patch)
+        init_weights(self, decoder_width)
+
+    def forward(self, tokens: Tensor, keep: Tensor, count: int, at: Tensor) -> Tensor:
+        """Return predicted samples (B, R, P) of the tokens at places `at` (B, R) in time.
+
+        `tokens` (B, 1 + K, D) are [CLS] and the kept tokens, which stand at places `keep` (B, K) of `count` = T.
+        """
+        x = self.embed(tokens)  # (B, 1 + K, W)
+        places = torch.cat([keep.new_zeros(len(keep), 1), keep + 1], dim=1)[:, :, None].expand_as(x)
+        full = self.mask_token.to(x.dtype).expand(len(x), count + 1, -1).scatter(1, places, x)  # (B, 1 + T, W)
+        full = full + sinusoids(count + 1, full.shape[-1], full.device).to(full.dtype)
+        *first, last = self.blocks
+        for block in first:
+            full = block(full)
+        return self.predict(self.norm(last(full, at + 1)))
+
+
+class Contrast(nn.Module):
+    """The learnt temperature (as the log of a scale) and bias of the normalised contrastive forms (SigLIP's initial values)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.bias = nn.Parameter(torch.tensor(-10.0))

@@ -1,0 +1,105 @@
+"""The text encoder: any T5- or BERT-style Hugging Face encoder, by name, by path, or made here from sizes.
+
+B batch, L tokens. Padding: True = hidden.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from cmelt.config import ModelSettings, did_you_mean
+from cmelt.errors import CheckpointError, RecipeError
+from cmelt.text.tokenizer import hub_is_away
+
+FLAN_T5 = {"feed_forward_proj": "gated-gelu", "vocab_size": 32128, "d_kv": 64, "tie_word_embeddings": False}
+KNOWN: dict[str, dict[str, Any]] = {
+    "google/flan-t5-small": {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6, **FLAN_T5},
+    "google/flan-t5-base": {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12, **FLAN_T5},
+    "google/flan-t5-large": {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16, **FLAN_T5},
+}
+"""Sizes of encoders that a random start needs no file for."""
+
+NOT_SIZES = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "_attn_implementation")
+
+
+class TextEncoder(nn.Module):
+    """Wraps a Hugging Face encoder: token ids in, hidden states out, nothing else computed."""
+
+    def __init__(self, sizes: dict[str, Any]) -> None:
+        """Make a randomly initialised encoder of `sizes`: a Hugging Face config as a table, with its ``model_type``."""
+        super().__init__()
+        from transformers import AutoConfig, AutoModelForTextEncoding
+
+        table = dict(sizes)
+        config = AutoConfig.for_model(table.pop("model_type"), **table)
+        self.model: nn.Module = _encoder(AutoModelForTextEncoding.from_config(config, attn_implementation="sdpa"))
+        self.width: int = config.hidden_size
+
+    def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
+        """Return hidden states (B, L, width) of `ids` (B, L) with `padding` (B, L)."""
+        hidden: Tensor = self.model(input_ids=ids, attention_mask=(~padding).long(), return_dict=True).last_hidden_state
+        return hidden
+
+
+def _encoder(model: Any) -> nn.Module:
+    """Return the bare encoder of a loaded model: T5's stack (its embedding then has one name), BERT without its pooler."""
+    stack: Any = model.encoder if hasattr(model, "shared") else model
+    if getattr(stack, "pooler", None) is not None:
+        stack.pooler = None
+    encoder: nn.Module = stack
+    return encoder
+
+
+def resolve_sizes(settings: ModelSettings, vocab_size: int) -> dict[str, Any]:
+    """Return the Hugging Face config, as a table, of the text encoder that `settings` name.
+
+    A randomly started encoder gets an embedding of at least `vocab_size` rows; ``t5`` gets just that many.
+    Raises CheckpointError where the encoder is not to be had, RecipeError for an unknown size.
+    """
+    from transformers import AutoConfig, T5Config
+
+    name = settings.text_encoder
+    if name == "t5":
+        known = set(T5Config().to_dict())
+        for key in settings.text_config:
+            if key not in known:
+                raise RecipeError(f"model.text_config: T5 has no {key!r}{did_you_mean(key, known)}")
+        config = T5Config(**{"vocab_size": vocab_size, **settings.text_config})  # type: ignore[arg-type]
+    elif name in KNOWN and settings.text_init == "random":
+        config = T5Config(**KNOWN[name] | settings.text_config)
+    else:
+        try:
+            config = AutoConfig.from_pretrained(name, local_files_only=hub_is_away(), **settings.text_config)
+        except (OSError, ValueError):
+            raise CheckpointError(not_found(name)) from None
+    sizes = {"model_type": config.model_type} | {key: value for key, value in config.to_diff_dict().items() if key not in NOT_SIZES}
+    if settings.text_init == "random":
+        sizes["vocab_size"] = max(vocab_size, config.vocab_size)
+    return sizes
+
+
+def load_pretrained(encoder: TextEncoder, name: str) -> None:
+    """Fill `encoder` with the pre-trained weights of a hub name or local path; raises CheckpointError where that fails."""
+    from transformers import AutoModelForTextEncoding
+
+    try:
+        model = AutoModelForTextEncoding.from_pretrained(name, attn_implementation="sdpa", local_files_only=hub_is_away())
+    except (OSError, ValueError):
+        raise CheckpointError(not_found(name)) from None
+    encoder.model = _encoder(model)
+
+
+def not_found(name: str) -> str:
+    """Return the error text for a text encoder that is neither here nor on the hub, with the ways out."""
+    what = (
+        "is not a text encoder's folder"
+        if Path(name).is_dir()
+        else "is neither a local folder nor in the Hugging Face cache, and the hub cannot be reached"
+    )
+    return (
+        f"text encoder {name!r} {what}; give model.text_encoder a local path, or set model.text_init=random, or model.text_encoder=t5, "
+        "or fill the Hugging Face cache (hf download)"
+    )

@@ -1,0 +1,178 @@
+"""Who is recorded and what is found: a patient, then a case with rhythm, findings and their severity.
+
+``findings.csv`` holds, for every code, how often it is found among abnormal records (``rate``), at what age and in which share
+of men, which group of mutually exclusive findings it belongs to, whether it stays with the patient, and by what factor other
+findings make it likelier (``with``). Its numbers are rounded rates counted in PTB-XL's published table.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+NORMAL_SHARE = 0.44
+MIMICS = ("NDT", "NST_", "IMI", "LVH", "IRBBB", "LAFB", "ASMI", "ISCAL", "ABQRS", "LAO/LAE", "STE_")
+"""What a normal record may hold in a trace: too little to be named, enough to blur the border."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of findings.csv."""
+
+    code: str
+    group: str
+    rate: float
+    normal_rate: float
+    age: float
+    male: float
+    lasting: bool
+    raised_by: dict[str, float]
+
+    def factor(self, age: float, male: bool) -> float:
+        """Return how much likelier the finding is at this age and sex than on average."""
+        tilt = np.exp(np.clip((age - 66.0) * (self.age - 66.0) / 196.0, -3, 1.5))
+        return float(tilt * (self.male / 0.57 if male else (1 - self.male) / 0.43))
+
+
+@cache
+def rows() -> tuple[Row, ...]:
+    """Read findings.csv, in the order in which findings are drawn."""
+    with (Path(__file__).parent / "findings.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Row(
+                code=line["code"],
+                group=line["group"],
+                rate=float(line["rate"]),
+                normal_rate=float(line["normal_rate"]),
+                age=float(line["age"]),
+                male=float(line["male"]),
+                lasting=line["lasting"] == "1",
+                raised_by={k: float(v) for k, v in (pair.split("=") for pair in line["with"].split())},
+            )
+            for line in csv.DictReader(file)
+        )
+
+
+RHYTHMS = {"AFIB", "AFLT", "STACH", "SBRAD", "SARRH", "SVARR", "SVTAC", "PSVT", "PACE"}
+EXTRA_BEATS = {"PVC", "PAC", "PRC(S)", "BIGU", "TRIGU"}
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Who is recorded; several records may be of one patient."""
+
+    number: int
+    age: float
+    male: bool
+    normal: bool
+    lasting: dict[str, float]
+    """Code → severity of what stays from record to record."""
+    seed: int
+    """Of the generator of the patient's body."""
+
+
+@dataclass(slots=True)
+class Case:
+    """What one record shows: ``shown`` is in the signal, ``named`` is in its labels with a likelihood; they differ a little."""
+
+    patient: Patient
+    age: float
+    rhythm: str
+    normal: bool
+    shown: dict[str, float] = field(default_factory=dict)
+    """Code → severity in (0, 1], rhythm and extra beats too."""
+    named: dict[str, float] = field(default_factory=dict)
+    """Code → likelihood in per cent, as PTB-XL's ``scp_codes``."""
+
+
+def draw_severity(rng: np.random.Generator) -> float:
+    """Draw how marked a finding is, in (0, 1]: a good part is barely visible."""
+    return float(np.clip(rng.beta(1.3, 1.6), 0.03, 1.0))
+
+
+def draw_codes(rng: np.random.Generator, age: float, male: bool, normal: bool, given: dict[str, float], wanted: bool) -> dict[str, float]:
+    """Draw one set of findings with severities, in the table's order; `wanted` = only those that last."""
+    found = dict(given)
+    groups = {row.group for row in rows() if row.code in found and row.group}
+    for row in rows():
+        if row.code in found or row.group in groups or (wanted and not row.lasting):
+            continue
+        chance = row.normal_rate if normal else row.rate
+        if chance == 0.0:
+            continue
+        chance *= row.factor(age, male)
+        if not normal:
+            for code, factor in row.raised_by.items():
+                if code in found:
+                    chance *= factor
+        if rng.random() < min(chance, 0.95):
+            found[row.code] = draw_severity(rng)
+            if row.group:
+                groups.add(row.group)
+    return found
+
+
+def draw_patient(seed: int, number: int) -> Patient:
+    """Draw patient `number` of the simulation `seed`: age, sex, and what stays with them."""
+    rng = np.random.default_rng(np.random.SeedSequence((seed, number, 1)))
+    normal = rng.random() < NORMAL_SHARE
+    male = bool(rng.random() < (0.46 if normal else 0.57))
+    age = float(np.clip(rng.normal(52, 17.5) if normal else rng.normal(66, 14), 17, 95))
+    lasting = {} if normal else draw_codes(rng, age, male, False, {}, wanted=True)
+    return Patient(number, round(age), male, normal, lasting, int(rng.integers(2**31)))
+
+
+def draw_case(patient: Patient, rng: np.random.Generator) -> Case:
+    """Draw what a record of `patient` shows and what is said of it."""
+    normal = patient.normal
+    if normal:
+        found = draw_codes(rng, patient.age, patient.male, True, {}, wanted=False)
+    else:
+        start = {code: float(np.clip(s + rng.normal(0, 0.08), 0.03, 1)) for code, s in patient.lasting.items()}
+        for _ in range(6):  # an abnormal record without any diagnosis is rare
+            found = draw_codes(rng, patient.age, patient.male, False, start, wanted=False)
+            if len(found.keys() - RHYTHMS - EXTRA_BEATS) or rng.random() < 0.05:
+                break
+    rhythm = next((code for code in found if code in RHYTHMS), "SR")
+    if rhythm == "PACE":
+        found = {code: s for code, s in found.items() if code == "PACE" or rng.random() < 0.02}
+    case = Case(patient, patient.age, rhythm, normal, shown=dict(found))
+    name_findings(case, found, rng)
+    return case
+
+
+def name_findings(case: Case, found: dict[str, float], rng: np.random.Generator) -> None:
+    """Fill ``named`` (what the reader noted) and blur ``shown``: traces without a name, names without a trace."""
+    if case.normal:
+        case.named["NORM"] = float(rng.choice([100.0, 80.0, 50.0], p=[0.76, 0.19, 0.05]))
+    for code, severity in found.items():
+        if code in RHYTHMS or code in EXTRA_BEATS or row_of(code).normal_rate == row_of(code).rate:
+            likelihood = 0.0
+        elif code in UNSURE:
+            sure = severity + rng.normal(0, 0.25)
+            likelihood = 100.0 if sure > 0.42 else float(rng.choice([15.0, 35.0, 50.0, 80.0], p=[0.42, 0.08, 0.38, 0.12]))
+        else:
+            likelihood = 0.0 if code in FORMS else 100.0
+        missed = rng.random() < (0.10 * (1 - severity) if code in RHYTHMS else 0.15 * (1 - severity) ** 2)
+        if not missed:
+            case.named[code] = likelihood
+        if code not in RHYTHMS and rng.random() < 0.05:
+            case.shown[code] = 0.03
+    if case.rhythm == "SR" and rng.random() < 0.96:
+        case.named["SR"] = 0.0
+    if rng.random() < 0.30:
+        mimic = str(rng.choice(MIMICS))
+        case.shown.setdefault(mimic, 0.25 * rng.random())
+
+
+UNSURE = {"IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LVH", "ISC_", "ISCAL", "ISCIN", "ISCIL", "RVH", "LAO/LAE"}
+FORMS = {"ABQRS", "PVC", "STD_", "VCLVH", "QWAVE", "LOWT", "NT_", "PAC", "LPR", "INVT", "LVOLT", "HVOLT", "TAB_", "STE_", "PRC(S)"}
+
+
+@cache
+def row_of(code: str) -> Row:
+    return next(row for row in rows() if row.code == code)

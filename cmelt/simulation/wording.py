@@ -1,0 +1,159 @@
+"""What is said of a record: a report as PTB-XL's machines and readers word it, in German, English or Swedish, often incomplete.
+
+Umlauts come in capitals and sometimes damaged, as they do there. ``phrases.csv`` holds the sentences in the order of a report
+(``slot``), variants apart by ``|``; ``walls.csv`` what to fill in for ``{wall}`` and ``{leads}``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from cmelt.simulation.cases import RHYTHMS, Case
+
+LANGUAGES = ("english", "german", "swedish")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A machine: its name as PTB-XL writes it, how often it meets normal and abnormal records, its language and its habits."""
+
+    name: str
+    normal: float
+    abnormal: float
+    english: float
+    swedish: float
+    suffix: str = ""
+    free: float = 0.0
+    """Share of reports in a reader's own words."""
+    automatic: float = 0.0
+    """Share of reports left as the machine made them."""
+
+
+UNCONFIRMED = " 4.46                          unbestÄtigter bericht"
+DEVICES = (
+    Device("CS100    3", 1771, 4369, 0.0, 0.0, UNCONFIRMED, automatic=0.96),
+    Device("CS-12", 1655, 2393, 0.0, 0.02, free=0.25),
+    Device("AT-6 C 5.5", 1883, 2069, 0.93, 0.07),
+    Device("CS-12   E", 2258, 628, 0.0, 0.04, free=0.6),
+    Device("AT-6     6", 998, 1275, 0.90, 0.10),
+    Device("AT-60    3", 404, 562, 0.0, 0.0, UNCONFIRMED, automatic=0.94),
+    Device("AT-6 C 5.8", 337, 487, 0.95, 0.05),
+    Device("AT-6 C", 130, 412, 0.92, 0.08),
+)
+
+
+def draw_device(case: Case, rng: np.random.Generator) -> Device:
+    """Draw the machine a record was made with."""
+    weights = np.array([d.normal if case.normal else d.abnormal for d in DEVICES], float)
+    return DEVICES[int(rng.choice(len(DEVICES), p=weights / weights.sum()))]
+
+
+@cache
+def phrases() -> dict[tuple[str, str], tuple[int, dict[str, list[str]]]]:
+    """Read phrases.csv: (code, grade) → slot and variants by language."""
+    with (Path(__file__).parent / "phrases.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    return {(r["code"], r["grade"]): (int(r["slot"]), {lang: r[lang].split("|") if r[lang] else [] for lang in LANGUAGES}) for r in lines}
+
+
+@cache
+def walls() -> dict[str, dict[str, str]]:
+    """Read walls.csv by code."""
+    with (Path(__file__).parent / "walls.csv").open(encoding="utf-8", newline="") as file:
+        return {r["code"]: r for r in csv.DictReader(file)}
+
+
+def axis_name(axis_deg: float) -> str:
+    """Return PTB-XL's name of a frontal axis, as in its column ``heart_axis``."""
+    if -30 <= axis_deg < 30:
+        return "LAD"
+    if 30 <= axis_deg < 90:
+        return "MID"
+    if 90 <= axis_deg < 120:
+        return "RAD"
+    if 120 <= axis_deg <= 180:
+        return "ARAD"
+    return "ALAD" if axis_deg >= -90 else "AXL"
+
+
+def entries(case: Case, axis: str, rate: float, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """Return what is to be said, (phrase code, grade, code), before some of it is left out."""
+    said: list[tuple[str, str, str]] = []
+    named = case.named
+    for code, likelihood in named.items():
+        if code in ("NORM", "ABQRS"):
+            continue
+        grade = ""
+        name = code
+        if code.endswith("MI"):
+            name = "*MI"
+            grade = "unsure" if likelihood <= 15 else "possible" if likelihood <= 50 else str(rng.choice(["old", "recent"], p=[0.8, 0.2]))
+        elif code.startswith("INJ"):
+            name = "*INJ"
+        elif code.startswith("ISC") and code != "ISC_":
+            name = "*ISC"
+        elif (code, "sure") in phrases():
+            grade = "sure" if likelihood > 50 else "possible"
+        elif code == "AFIB":
+            grade = "fast" if rate > 105 and rng.random() < 0.7 else "slow" if rate < 55 and rng.random() < 0.5 else ""
+        said.append((name, grade, code))
+    if "LAFB" in named and "CRBBB" in named and rng.random() < 0.6:
+        said.append(("bifascicular", "", ""))
+    if "ASMI" in named and rng.random() < 0.15:
+        said.append(("poor R", "", ""))
+    if case.rhythm != "PACE":
+        said.append((f"axis:{axis}", "", ""))
+    if "NORM" in named:
+        plain = not (named.keys() - {"NORM", "SR"})
+        grade = "possible" if named["NORM"] <= 50 else "sure" if plain and axis != "LAD" else "otherwise"
+        said.append(("normal", grade, ""))
+    return said
+
+
+def write_report(case: Case, device: Device, axis_deg: float, rate: float, rng: np.random.Generator) -> str:
+    """Write the report of a case, lower case, one line, in the device's language and habit."""
+    u = rng.random()
+    language = "english" if u < device.english else "swedish" if u < device.english + device.swedish else "german"
+    if language == "english" and rng.random() < 0.05:
+        return "trace only requested."
+    axis = axis_name(axis_deg)
+    free = rng.random() < device.free
+    table = phrases()
+    parts: dict[int, list[str]] = defaultdict(list)
+    rhythm_said = bool(case.named.keys() & RHYTHMS) or "SR" in case.named
+    for name, grade, code in entries(case, axis, rate, rng):
+        if (name, grade) not in table:
+            continue
+        slot, variants = table[name, grade]
+        options = variants[language]
+        if not options:
+            continue
+        if slot not in (1, 13) and rng.random() < (0.5 if name.startswith("axis:") and (language != "german" or free) else 0.08):
+            continue
+        text = options[0] if language == "german" and device.suffix else str(rng.choice(options))
+        place = walls().get(code)
+        if place:
+            text = text.replace("{wall}", place[language]).replace("{leads}", place["leads"])
+        parts[slot].append(text)
+    if language == "german" and not free:
+        word = "abnorm" if device.suffix else "abnormal"
+        if 7 in parts:
+            parts[7] = [f"qrs(t) {word}   ", "    ".join(parts[7])]
+        if 9 in parts:
+            parts[9] = [f"st & t {word}, wahrscheinlich   ", "    ".join(parts[9])]
+    elif language == "swedish" and 7 in parts:
+        parts[7].insert(0, "avvikande qrs(t) fÖrlopp   ")
+    if not rhythm_said and not parts:
+        parts[13].append({"english": "abnormal ecg.", "german": "pathologisches ekg", "swedish": "patologiskt ekg"}[language])
+    if free and "NORM" not in case.named and rng.random() < 0.4:
+        parts[13].append("pathologisches ekg")
+    text = " ".join(" ".join(parts[slot]) for slot in sorted(parts))
+    if language == "english" and rng.random() < 0.12:
+        text = text.replace(". ", " ")
+    return text + (device.suffix if language == "german" else "")

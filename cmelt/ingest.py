@@ -6,9 +6,10 @@ manifest is written last. Whatever is not kept is a row of ``rejects.parquet``, 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ from cmelt.config import IngestRecipe
 from cmelt.datasets import open_dataset
 from cmelt.datasets.base import Dataset
 from cmelt.errors import RecordError
+from cmelt.inspect import count_classes, counts_table
 from cmelt.raw import Raw
 from cmelt.record import Record, Refused, Source
 from cmelt.shards.commit import claim, commit, finish_shard, pending
-from cmelt.shards.manifest import read_manifest
 from cmelt.shards.plan import WORK, make_plan, read_sources
+from cmelt.shards.read import ShardFolder
+from cmelt.shards.readme import readme
 from cmelt.shards.workers import available_cores, run_tasks
 from cmelt.shards.write import write_shard
 from cmelt.signal.condition import condition, window_samples
@@ -30,7 +33,7 @@ from cmelt.signal.decode import decode
 from cmelt.text.reports import clean_report
 
 if TYPE_CHECKING:
-    pass
+    from rich.console import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,15 @@ class IngestSummary:
             "done_before": self.done_before,
         }
 
+    def table(self) -> Group:
+        """Return the summary as something that rich prints."""
+        from rich.console import Group
+
+        counts = self.manifest["counts"]
+        rate = "done before" if self.done_before else f"{self.seconds:.1f} s, {self.kept / self.seconds:.0f} records/s"
+        head = f"{self.out}: {self.kept} of {counts['rows']} recordings kept ({rate})"
+        return Group(head, counts_table(counts, self.classes))
+
 
 def ingest(
     dataset: str, raw: Path | str, out: Path | str, recipe: IngestRecipe, *, workers: int | None = None, **options: Any
@@ -99,10 +111,18 @@ def ingest(
             ShardTask(str(Path(raw).absolute()), out.absolute(), number, plan.shards[number], dataset, data.mains_hz, recipe)
             for number in pending(out, plan)
         ]
-        for _ in run_tasks(make_shard, tasks, workers or available_cores()):
-            pass
-        commit(out, plan, recipe.signal.fs_hz, window_samples(recipe.signal), "")
-    return IngestSummary(out, read_manifest(out), {}, time.monotonic() - began, done_before)
+        with Progress(sum(plan.planned[task.number] for task in tasks)) as progress:
+            if (workers or available_cores()) == 1 or len(tasks) < 2:
+                for task in tasks:
+                    make_shard(task, progress.advance)
+            else:
+                for done in run_tasks(make_shard, tasks, workers or available_cores()):
+                    progress.advance(done)
+        about = functools.partial(readme, title=data.title, licence=data.licence, access=data.access)
+        commit(out, plan, recipe.signal.fs_hz, window_samples(recipe.signal), about)
+    shards = ShardFolder(out)
+    classes = count_classes(data.name, shards.column("codes"))
+    return IngestSummary(out, shards.manifest, classes, time.monotonic() - began, done_before)
 
 
 def terms(data: Dataset, recipe: IngestRecipe) -> dict[str, Any]:
@@ -117,25 +137,32 @@ def terms(data: Dataset, recipe: IngestRecipe) -> dict[str, Any]:
     }
 
 
-def make_shard(task: ShardTask) -> int:
-    """Make one shard, and write down what became of each recording; returns how many it was planned to have."""
+def make_shard(task: ShardTask, advance: Callable[[int], None] | None = None) -> int:
+    """Make one shard, and write down what became of each recording; returns how many it was planned to have.
+
+    `advance` is told of each recording as it is done.
+    """
     work, raw = task.out / WORK, Raw(task.raw)
     sources = read_sources(work, task.number)
     refused: list[Refused] = []
-    records = make_records(task, raw, sources, refused)
+    records = make_records(task, raw, sources, refused, advance)
     first = next(records, None)
     shard, rows = (None, []) if first is None else write_shard(task.out / task.name, itertools.chain((first,), records))
     finish_shard(work, task.name, shard, rows, refused)
     return len(sources)
 
 
-def make_records(task: ShardTask, raw: Raw, sources: list[Source], refused: list[Refused]) -> Iterator[Record]:
+def make_records(
+    task: ShardTask, raw: Raw, sources: list[Source], refused: list[Refused], advance: Callable[[int], None] | None
+) -> Iterator[Record]:
     """Yield the Record of each Source that has one; why others have none is added to `refused`."""
     for source in sources:
         try:
             yield make_record(task, raw, source)
         except RecordError as error:
             refused.append(Refused(source.key, source.path, error.reason, error.detail))
+        if advance:
+            advance(1)
 
 
 def make_record(task: ShardTask, raw: Raw, source: Source) -> Record:
@@ -154,3 +181,40 @@ def make_record(task: ShardTask, raw: Raw, source: Source) -> Record:
         signal_sha1=decoded.signal_sha1,
         flags=flags,
     )
+
+
+INTERVAL_S = 10.0
+"""Between two plain lines of progress."""
+
+
+class Progress:
+    """How far an ingest is: a live bar with records/s on a terminal, else a plain line now and then; both on stderr."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.began = self.said = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.console = Console(stderr=True)
+        columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        self.task = self.bar.add_task("ingest", total=self.total, rate="")
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advance(self, records: int) -> None:
+        """Count `records` more as done."""
+        self.done += records
+        now = time.monotonic()
+        rate = f"{self.done / max(now - self.began, 1e-9):.0f} records/s"
+        self.bar.update(self.task, completed=self.done, rate=rate)
+        if not self.console.is_terminal and now - self.said > INTERVAL_S:
+            self.said = now
+            self.console.print(f"ingest: {self.done} of {self.total} recordings, {rate}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from cmelt.raw import Raw
 from cmelt.record import Refused, Source
@@ -16,11 +16,11 @@ class Dataset(ABC):
 
     name: str
     """Names the shards; also `dataset` in the manifest."""
-    title: ClassVar[str]
-    licence: ClassVar[str]
-    access: ClassVar[str]
+    title: str
+    licence: str
+    access: str
     """Where it is had, and on what terms."""
-    mains_hz: ClassVar[float]
+    mains_hz: float
     """The frequency of the mains where it was recorded."""
 
     def __init__(self, raw: Raw, **options: Any) -> None:

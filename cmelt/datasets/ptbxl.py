@@ -39,6 +39,8 @@ class PTBXL(Dataset):
         self.simulated = raw.exists("SIMULATED")
         if self.simulated:
             self.name = "ptbxl-simulated"
+            self.title = "SIMULATED recordings in PTB-XL's layout, made by cmelt simulate: no patient was ever recorded"
+            self.licence, self.access = "none needed", "anyone can make them: cmelt simulate OUT --records N"
         if not raw.exists(TABLE):
             raise InputError(f"{raw.folder} has no {TABLE}; give the folder that the PTB-XL download unpacks to")
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,8 @@ def pending(out: Path, plan: Plan) -> list[int]:
     return [number for number, name in enumerate(plan.shards) if not (out / WORK / f"{name}.json").exists()]
 
 
-def commit(out: Path, plan: Plan, fs_hz: float, samples: int, readme: str) -> dict[str, Any]:
-    """Join the finished shards' rows into index and rejects, write README and, last, the manifest; returns the manifest."""
+def commit(out: Path, plan: Plan, fs_hz: float, samples: int, readme: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+    """Join the finished shards' rows into index and rejects, write what `readme` says of the manifest, and last the manifest; return it."""
     work = out / WORK
     shards, refused, tally = [], plan.refused.to_pylist(), Tally()
     with open_whole(out / INDEX) as file, pq.ParquetWriter(file, INDEX_SCHEMA, compression="zstd") as writer:
@@ -88,7 +88,6 @@ def commit(out: Path, plan: Plan, fs_hz: float, samples: int, readme: str) -> di
                 tally.add(rows)
     with open_whole(out / REJECTS) as file:
         pq.write_table(pa.Table.from_pylist(refused, REJECTS_SCHEMA), file, compression="zstd")
-    write_whole(out / README, readme.encode())
     manifest = {
         "format_version": FORMAT_VERSION,
         **plan.terms,
@@ -102,6 +101,7 @@ def commit(out: Path, plan: Plan, fs_hz: float, samples: int, readme: str) -> di
         "plan_sha256": plan.sha256,
         "shards": shards,
     }
+    write_whole(out / README, readme(manifest).encode())
     write_whole(out / MANIFEST, manifest_bytes(manifest))
     shutil.rmtree(work)
     return manifest

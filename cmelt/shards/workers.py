@@ -32,12 +32,9 @@ def run_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, executor: Callable[[int], Executor] = processes
 ) -> Iterator[Result]:
     """Yield ``function(task)`` for every task, as each is done; where a worker dies its task is begun anew."""
-    left, workers = list(tasks), min(workers, len(tasks))
-    if workers <= 1:
-        yield from map(function, left)
-        return
+    left = list(tasks)
     for attempt in range(1, ATTEMPTS + 1):
-        with executor(workers) as pool:
+        with executor(min(workers, len(left))) as pool:
             futures = {pool.submit(function, task): task for task in left}
             try:
                 for future in as_completed(futures):

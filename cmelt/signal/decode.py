@@ -66,7 +66,7 @@ def decode(raw: Raw, path: str) -> Decoded:
     if uv.min() == INVALID:
         signal[uv == INVALID] = np.nan
     flags = ["gain_assumed"] if any(channels[channel].gain_assumed for channel, _ in mapped.values() if channels) else []
-    return Decoded(signal, set(mapped), header.fs_hz, hashlib.sha1(uv, usedforsecurity=False).hexdigest(), flags)
+    return Decoded(signal, set(mapped), header.fs_hz, hashlib.sha1(uv.data, usedforsecurity=False).hexdigest(), flags)
 
 
 def read_header(raw: Raw, path: str) -> Header:

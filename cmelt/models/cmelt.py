@@ -47,6 +47,8 @@ class ModelConfig(ModelSettings):
     """How the training data were conditioned, where known."""
     text: dict[str, Any]
     """The text encoder's Hugging Face config, with its ``model_type``."""
+    mlm_vocab: int = 0
+    """How many tokens the MLM head tells apart; 0 = as many as the text encoder embeds."""
 
 
 class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", "electrocardiogram", "multimodal"]):
@@ -66,7 +68,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         self.ecg_pooler, self.text_pooler = Pooler(width), Pooler(width)
         self.fusion = Fusion(width, config.fusion_heads, config.fusion_pairs, config.fusion_dropout)
         self.fused_ecg_pooler, self.fused_text_pooler = Pooler(width), Pooler(width)
-        self.mlm_head = MLMHead(width, config.text["vocab_size"])
+        self.mlm_head = MLMHead(width, config.mlm_vocab or config.text["vocab_size"])
         patch = len(config.leads) * token_samples(config.conv_layers)
         self.mem_decoder = MEMDecoder(width, config.decoder_width, config.decoder_blocks, config.decoder_heads, patch)
         self.etm_head = nn.Linear(2 * width, 2)

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from cmelt import __version__
-from cmelt.config import PretrainRecipe
+from cmelt.config import PretrainRecipe, SignalSettings
 from cmelt.errors import CheckpointError, CmeltError, OutputError
 from cmelt.metrics import retrieval
 from cmelt.models.cmelt import CMELT
@@ -51,8 +51,8 @@ def pretrain(
     accelerator = Accelerator(mixed_precision=precision(recipe.train.precision), gradient_accumulation_steps=1)
     corpus = Corpus(shards, "train", recipe.negatives.within)
     held_out = Corpus(shards, "val", recipe.negatives.within)
-    torch.manual_seed(recipe.train.seed)
-    model = CMELT.create(recipe.model, corpus.folders[0].input_spec(), reports=corpus.reports, seed=recipe.train.seed)
+    conditioning = SignalSettings.model_validate(corpus.folders[0].manifest["recipe"]["signal"])
+    model = CMELT.create(recipe.model, corpus.fs_hz, corpus.samples, corpus.reports, recipe.train.seed, conditioning)
     optimizer = adamw(model, recipe.optim)
     average = averaged(model, recipe.train.ema)
 

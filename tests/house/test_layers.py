@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
     {"errors", "record", "raw", "__init__"},
-    {"config", "labels", "metrics", "plots"},
+    {"config", "labels", "metrics", "plots", "page", "raw"},
     {"datasets", "signal", "text", "shards", "simulation"},
     {"models"},
     {"objectives"},

@@ -52,19 +52,18 @@ def decode(raw: Raw, path: str) -> Decoded:
     channels = header.channels
     folder = path[: path.rfind("/") + 1]
     if channels and all(c.format == 16 and c.samples_per_frame == 1 and c.skew == 0 for c in channels):
+        stored = read_format16(raw, folder, header)
         mapped = map_leads([channel.name for channel in channels])
-        uv = stored_to_uv(read_format16(raw, folder, header), channels, mapped)
+        plain = len(channels) == len(LEADS) and all(is_plain(c) and mapped.get(row) == (row, 1) for row, c in enumerate(channels))
+        signal, uv = plain_to_leads(stored) if plain else to_leads(stored_to_mv(stored, channels), mapped)
     else:
         names, mv = read_wfdb(raw, path, folder, header)
         mapped = map_leads(names)
-        uv = mv_to_uv(mv, mapped)
+        signal, uv = to_leads(mv, mapped)
     if not mapped:
         raise RecordError("missing_leads", "none of the twelve leads is there")
     if uv.shape[1] == 0:
         raise RecordError("too_short", "no samples")
-    signal = np.multiply(uv, np.float32(1e-3), dtype=np.float32, casting="unsafe")
-    if uv.min() == INVALID:
-        signal[uv == INVALID] = np.nan
     flags = ["gain_assumed"] if any(channels[channel].gain_assumed for channel, _ in mapped.values() if channels) else []
     return Decoded(signal, set(mapped), header.fs_hz, hashlib.sha1(uv.data, usedforsecurity=False).hexdigest(), flags)
 
@@ -96,32 +95,42 @@ def read_format16(raw: Raw, folder: str, header: Header) -> NDArray[np.int16]:
     return np.concatenate(blocks)[order]
 
 
-def stored_to_uv(stored: NDArray[np.int16], channels: Sequence[Channel], mapped: dict[int, tuple[int, int]]) -> NDArray[np.int32]:
-    """Return µV (12, samples) little-endian int32, INVALID where absent, from stored samples (channels, samples)."""
-    plain = all(c.gain_adu_per_unit == 1000 and c.mv_per_unit == 1 and c.baseline_adu == 0 for c in channels)
-    if plain and len(channels) == len(LEADS) and all(mapped.get(row) == (row, 1) for row in range(len(LEADS))):
-        uv = stored.astype("<i4", order="C")  # one adu is one µV and the leads lie in order: PTB-XL, CinC
-        if stored.min() == INVALID16:
-            uv[uv == INVALID16] = INVALID
-        return uv
+def is_plain(channel: Channel) -> bool:
+    """Say whether one stored unit is one µV."""
+    return channel.gain_adu_per_unit == 1000 and channel.mv_per_unit == 1 and channel.baseline_adu == 0
+
+
+def plain_to_leads(stored: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return mV and µV as ``to_leads`` does, from stored samples that are µV in the order of LEADS: PTB-XL, most of CinC."""
+    uv = stored.astype("<i4", order="C")
+    signal = np.multiply(uv, np.float32(1e-3), dtype=np.float32, casting="unsafe")
+    if stored.min(initial=0) == INVALID16:
+        invalid = uv == INVALID16
+        uv[invalid], signal[invalid] = INVALID, np.nan
+    return signal, uv
+
+
+def stored_to_mv(stored: NDArray[np.int16], channels: Sequence[Channel]) -> NDArray[np.float64]:
+    """Return mV (channels, samples), NaN where invalid, computed as wfdb does: values half-way between two µV round alike."""
     mv = np.empty(stored.shape)
-    for index, (row, channel) in enumerate(zip(mv, channels, strict=True)):
-        # As wfdb computes it, so that values half-way between two µV are rounded as its users round them.
-        np.subtract(stored[index], channel.baseline_adu, out=row, dtype=np.float64)
+    for row, of, channel in zip(mv, stored, channels, strict=True):
+        np.subtract(of, channel.baseline_adu, out=row, dtype=np.float64)
         row /= channel.gain_adu_per_unit
         row *= channel.mv_per_unit
-        row[stored[index] == INVALID16] = np.nan
-    return mv_to_uv(mv, mapped)
+        row[of == INVALID16] = np.nan
+    return mv
 
 
-def mv_to_uv(mv: NDArray[np.float64], mapped: dict[int, tuple[int, int]]) -> NDArray[np.int32]:
-    """Return µV (12, samples) little-endian int32, INVALID where absent or not a number, from mV (channels, samples)."""
+def to_leads(mv: NDArray[np.float64], mapped: dict[int, tuple[int, int]]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return mV (12, samples) with NaN where absent or invalid, and µV as it is hashed, from mV (channels, samples)."""
+    signal = np.full((len(LEADS), mv.shape[1]), np.nan, np.float32)
     uv = np.full((len(LEADS), mv.shape[1]), INVALID, "<i4")
     for row, (channel, sign) in mapped.items():
+        signal[row] = sign * mv[channel]
         rounded = np.rint(mv[channel] * (1000 * sign))
         valid = np.isfinite(rounded)
         uv[row, valid] = np.clip(rounded[valid], INVALID + 1, -INVALID - 1)
-    return uv
+    return signal, uv
 
 
 def read_wfdb(raw: Raw, path: str, folder: str, header: Header) -> tuple[list[str], NDArray[np.float64]]:

@@ -26,7 +26,7 @@ from cmelt.models.fusion import Fusion
 from cmelt.models.heads import Contrast, MEMDecoder, MLMHead, Pooler
 from cmelt.models.layers import init_weights
 from cmelt.models.masking import mask_ecg_tokens
-from cmelt.models.text_encoder import TextEncoder, load_pretrained, resolve_sizes
+from cmelt.models.text_encoder import TextEncoder, load_pretrained, load_tokenizer, resolve_sizes
 from cmelt.record import LEADS
 from cmelt.text.tokenizer import ReportTokenizer
 
@@ -91,16 +91,20 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         `reports` (the training split's) are what a tokenizer is learnt from, where the settings ask for that. Raises
         CheckpointError where a text encoder or tokenizer is not to be had, RecipeError for settings that do not fit.
         """
+        if settings.text_encoder == "t5":
+            settings = settings.model_copy(update={"text_init": "random"})  # there is nothing that it could start from
+        pretrained = settings.text_init == "pretrained"
         own = settings.tokenizer == "reports" or (not settings.tokenizer and settings.text_encoder == "t5")
-        if own and settings.text_init == "pretrained" and settings.text_encoder != "t5":
+        if own and pretrained:
             raise RecipeError("model.tokenizer = 'reports' does not fit a pre-trained text encoder; set model.text_init=random or drop it")
         if own and not reports:
             raise RecipeError("model.tokenizer = 'reports' needs the training split's reports, and there are none")
+        text = resolve_sizes(settings) if pretrained else {}
         if own:
             tokenizer = ReportTokenizer.train(reports or (), settings.tokenizer_vocab, settings.max_text_tokens)
         else:
-            tokenizer = ReportTokenizer.load(settings.tokenizer or settings.text_encoder, settings.max_text_tokens)
-        text = resolve_sizes(settings, tokenizer.vocab_size)
+            tokenizer = load_tokenizer(settings.tokenizer or settings.text_encoder, settings.max_text_tokens)
+        text = text or resolve_sizes(settings, tokenizer.vocab_size)
         if tokenizer.vocab_size > text["vocab_size"]:
             raise RecipeError(
                 f"model.tokenizer has {tokenizer.vocab_size} tokens, but the text encoder {settings.text_encoder!r} knows "
@@ -110,7 +114,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config, tokenizer)
-        if settings.text_init == "pretrained" and settings.text_encoder != "t5":
+        if pretrained:
             load_pretrained(model.text_encoder, settings.text_encoder)
         return model
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.models.cmelt import CMELT, ModelConfig
+from cmelt.models.text_encoder import load_tokenizer
 from cmelt.record import LEADS
-from cmelt.text.tokenizer import ReportTokenizer
 
 PUBLISHED_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 """The lead order of the published weights: MIMIC-IV-ECG's."""
@@ -258,7 +258,7 @@ def import_published(file: Path, config_file: Path, out: Path, tokenizer: str = 
         raise CheckpointError(f"{config_file}: not a JSON config ({error})") from None
     words = None
     try:
-        words = ReportTokenizer.load(tokenizer or "google/flan-t5-base", 128)
+        words = load_tokenizer(tokenizer or "google/flan-t5-base", 128)
     except CheckpointError:
         if tokenizer:
             raise

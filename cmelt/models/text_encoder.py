@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from cmelt.config import ModelSettings, did_you_mean
 from cmelt.errors import CheckpointError, RecipeError
-from cmelt.text.tokenizer import hub_is_away
+from cmelt.text.tokenizer import ReportTokenizer, hub_is_away, tokenizer_files
+from cmelt.text.tokenizer import not_found as tokenizer_not_found
 
 FLAN_T5 = {"feed_forward_proj": "gated-gelu", "vocab_size": 32128, "d_kv": 64, "tie_word_embeddings": False}
 KNOWN: dict[str, dict[str, Any]] = {
@@ -53,10 +54,10 @@ def _encoder(model: Any) -> nn.Module:
     return encoder
 
 
-def resolve_sizes(settings: ModelSettings, vocab_size: int) -> dict[str, Any]:
+def resolve_sizes(settings: ModelSettings, vocab_size: int = 0) -> dict[str, Any]:
     """Return the Hugging Face config, as a table, of the text encoder that `settings` name.
 
-    A randomly started encoder gets an embedding of at least `vocab_size` rows; ``t5`` gets just that many.
+    A randomly started encoder embeds at least `vocab_size` tokens; ``t5`` just that many.
     Raises CheckpointError where the encoder is not to be had, RecipeError for an unknown size.
     """
     from transformers import AutoConfig, T5Config
@@ -90,6 +91,21 @@ def load_pretrained(encoder: TextEncoder, name: str) -> None:
     except (OSError, ValueError):
         raise CheckpointError(not_found(name)) from None
     encoder.model = _encoder(model)
+
+
+def load_tokenizer(name: str, max_tokens: int) -> ReportTokenizer:
+    """Return the tokenizer of a hub name or local path; one without a tokenizer.json (an older BERT's) is converted by transformers."""
+    if tokenizer_files(name)[0] is not None:
+        return ReportTokenizer.load(name, max_tokens)
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(name, local_files_only=hub_is_away())
+    except (OSError, ValueError, KeyError):
+        raise CheckpointError(tokenizer_not_found(name)) from None
+    return ReportTokenizer.wrap(
+        name, loaded.backend_tokenizer, {key: getattr(loaded, f"{key}_token") for key in ("pad", "mask", "eos")}, max_tokens
+    )
 
 
 def not_found(name: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,29 +66,34 @@ class ReportTokenizer:
 
     @classmethod
     def load(cls, name: str, max_tokens: int) -> ReportTokenizer:
-        """Load the tokenizer of a local folder or of a Hugging Face repository.
+        """Load the tokenizer of a local folder or of a Hugging Face repository, from its ``tokenizer.json``.
 
-        Its own mask token serves; one without (T5's) uses the sentinel ``<extra_id_0>``. Raises CheckpointError where it is
-        not to be had, or has no token to mask with.
+        Raises CheckpointError where it is not to be had, or has no token to pad or to mask with.
         """
-        folder = Path(name)
-        files = [folder / "tokenizer.json", folder / "tokenizer_config.json"] if folder.is_dir() else _hub_files(name)
-        if files[0] is not None and files[0].is_file():
-            try:
-                backend = Tokenizer.from_file(str(files[0]))
-                config = json.loads(files[1].read_text(encoding="utf-8")) if files[1] is not None and files[1].is_file() else {}
-            except Exception as error:  # noqa: BLE001 - the library raises plain Exception for a damaged file
-                raise CheckpointError(f"{files[0]}: not a tokenizer ({error}); take the file from its source again") from None
-            tokens = {key: _text(config.get(f"{key}_token")) for key in ("pad", "mask", "eos")}
-        else:
-            backend, tokens = _converted(name)
+        file, facts = tokenizer_files(name)
+        if file is None:
+            raise CheckpointError(not_found(name))
+        try:
+            backend = Tokenizer.from_file(str(file))
+            config = json.loads(facts.read_text(encoding="utf-8")) if facts is not None else {}
+        except Exception as error:  # noqa: BLE001 - the library raises plain Exception for a damaged file
+            raise CheckpointError(f"{file}: not a tokenizer ({error}); take the file from its source again") from None
+        return cls.wrap(name, backend, {key: config.get(f"{key}_token") for key in ("pad", "mask", "eos")}, max_tokens)
+
+    @classmethod
+    def wrap(cls, name: str, backend: Tokenizer, tokens: Mapping[str, Any], max_tokens: int) -> ReportTokenizer:
+        """Return `backend` with the special `tokens` that its config names (``pad``, ``mask``, ``eos``), else the usual ones.
+
+        Its own mask token serves; one without (T5's) uses the sentinel ``<extra_id_0>``.
+        """
+        named = {key: value["content"] if isinstance(value, dict) else value for key, value in tokens.items()}
         vocabulary = backend.get_vocab()
-        pad = next((token for token in (tokens["pad"], PAD, "[PAD]") if token in vocabulary), None)
-        mask = next((token for token in (tokens["mask"], "[MASK]", "<mask>", SENTINEL) if token in vocabulary), None)
+        pad = next((token for token in (named["pad"], PAD, "[PAD]") if token in vocabulary), None)
+        mask = next((token for token in (named["mask"], "[MASK]", "<mask>", SENTINEL) if token in vocabulary), None)
         if pad is None or mask is None:
             missing = "padding" if pad is None else "mask"
             raise CheckpointError(f"{name}: this tokenizer has no {missing} token; take one of a T5- or BERT-style model, or 'reports'")
-        return cls(backend, pad, mask, tokens["eos"], max_tokens)
+        return cls(backend, pad, mask, named["eos"], max_tokens)
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, which `load` and transformers' AutoTokenizer read."""
@@ -117,57 +123,50 @@ class ReportTokenizer:
         return str(self.backend.decode(list(ids), skip_special_tokens=True))
 
 
-def _text(token: object) -> str | None:
-    """Return a token's string from a tokenizer_config.json, where it may be a table."""
-    return str(token["content"]) if isinstance(token, dict) else None if token is None else str(token)
-
-
 @functools.cache
 def hub_is_away() -> bool:
     """Return whether the Hugging Face hub cannot be reached (one quick try a process), so that only its local cache serves."""
-    import httpx
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
         return True
     try:
-        get_session().head(constants.ENDPOINT, timeout=3.0)
-    except httpx.HTTPError:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=3.0).close()
+    except HTTPError:
+        return False  # it answers
+    except OSError:
         return True
     return False
 
 
-def _hub_files(name: str) -> list[Path | None]:
-    """Return the local copies of a repository's tokenizer files (downloaded if need be), None for one that it has not."""
+def tokenizer_files(name: str) -> list[Path | None]:
+    """Return ``tokenizer.json`` and ``tokenizer_config.json`` of a local folder or hub repository; None for one that it has not."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     files: list[Path | None] = []
     for file in ("tokenizer.json", "tokenizer_config.json"):
+        if Path(name).is_dir():
+            local = Path(name) / file
+            files.append(local if local.is_file() else None)
+            continue
         try:
             files.append(Path(hf_hub_download(name, file, local_files_only=hub_is_away())))
         except (EntryNotFoundError, LocalEntryNotFoundError):
             files.append(None)
         except (HfHubHTTPError, HFValidationError, OSError):
-            raise CheckpointError(_not_found(name)) from None
+            raise CheckpointError(not_found(name)) from None
     return files
 
 
-def _converted(name: str) -> tuple[Tokenizer, dict[str, str | None]]:
-    """Return a tokenizer that has no tokenizer.json (an older BERT with vocab.txt, say) as transformers converts it, and its tokens."""
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(name, local_files_only=hub_is_away())
-    except (OSError, ValueError):
-        raise CheckpointError(_not_found(name)) from None
-    return loaded.backend_tokenizer, {key: getattr(loaded, f"{key}_token") for key in ("pad", "mask", "eos")}
-
-
-def _not_found(name: str) -> str:
-    """Return the error text for a tokenizer that is neither here nor on the hub."""
+def not_found(name: str) -> str:
+    """Return the error text, with the ways out, for a tokenizer that is neither here nor on the hub."""
+    what = "has no tokenizer" if Path(name).is_dir() else "is neither a local folder nor in the Hugging Face cache"
+    away = ", and the hub cannot be reached" if not Path(name).is_dir() and hub_is_away() else ""
     return (
-        f"tokenizer {name!r} is neither a local folder nor in the Hugging Face cache, and the hub cannot be reached; "
-        "give model.tokenizer a local path, or 'reports' to train one on the reports, or fill the cache (hf download)"
+        f"tokenizer {name!r} {what}{away}; give model.tokenizer a local path, or 'reports' to train one on the reports, "
+        "or fill the cache (hf download)"
     )

@@ -16,7 +16,6 @@ from scipy.optimize import linear_sum_assignment
 from cmelt.config import ModelSettings
 from cmelt.errors import RecipeError
 from cmelt.models.batch import IGNORE
-from cmelt.text.tokenizer import ReportTokenizer
 
 BLOCK = 256
 """Above this many rows an assignment is made in random blocks: its cost grows with the cube."""
@@ -172,10 +171,10 @@ def _mean_hidden(reports: Sequence[str], name: str, batch: int = 64) -> NDArray[
     """Return the mean hidden state over real tokens of the pre-trained text encoder `name` (hub name or local path)."""
     import torch
 
-    from cmelt.models.text_encoder import TextEncoder, load_pretrained, resolve_sizes
+    from cmelt.models.text_encoder import TextEncoder, load_pretrained, load_tokenizer, resolve_sizes
 
     settings = ModelSettings.model_validate({"text_encoder": name})
-    tokenizer = ReportTokenizer.load(name, settings.max_text_tokens)
+    tokenizer = load_tokenizer(name, settings.max_text_tokens)
     encoder = TextEncoder(resolve_sizes(settings, tokenizer.vocab_size)).eval()
     load_pretrained(encoder, name)
     by_length = np.argsort([len(report) for report in reports], kind="stable")

@@ -7,6 +7,7 @@ manifest is written last. Whatever is not kept is a row of ``rejects.parquet``, 
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from cmelt.shards.readme import readme
 from cmelt.shards.workers import available_cores, run_tasks
 from cmelt.shards.write import write_shard
 from cmelt.signal.condition import condition, window_samples
-from cmelt.signal.decode import decode
+from cmelt.signal.decode import Decoded
 from cmelt.text.reports import clean_report
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class ShardTask:
     name: str
     dataset: str
     mains_hz: float
+    decoder: str
+    layout: dict[str, Any]
     recipe: IngestRecipe
 
 
@@ -107,10 +110,8 @@ def ingest(
     plan = make_plan(data.sources(), terms(data, recipe), recipe.shards.samples_per_shard, recipe.shards.seed)
     done_before = claim(out, plan)
     if not done_before:
-        tasks = [
-            ShardTask(str(Path(raw).absolute()), out.absolute(), number, plan.shards[number], dataset, data.mains_hz, recipe)
-            for number in pending(out, plan)
-        ]
+        how = (dataset, data.mains_hz, data.decoder, dict(data.layout), recipe)
+        tasks = [ShardTask(str(Path(raw).absolute()), out.absolute(), number, plan.shards[number], *how) for number in pending(out, plan)]
         with Progress(sum(plan.planned[task.number] for task in tasks)) as progress:
             if (workers or available_cores()) == 1 or len(tasks) < 2:
                 for task in tasks:
@@ -132,6 +133,7 @@ def terms(data: Dataset, recipe: IngestRecipe) -> dict[str, Any]:
         "dataset_version": data.version,
         "options": data.options,
         "mains_hz": data.mains_hz,
+        "split_rule": data.split_rule,
         "recipe": recipe.model_dump(mode="json"),
         "cmelt_version": __version__,
     }
@@ -167,9 +169,9 @@ def make_records(
 
 def make_record(task: ShardTask, raw: Raw, source: Source) -> Record:
     """Return the Record of one Source: decoded, conditioned, its report cleaned; raises RecordError."""
-    decoded = decode(raw, source.path)
+    decoded = resolve(task.decoder)(raw, source.path, **task.layout)
     raw_duration_s = decoded.signal.shape[1] / decoded.fs_hz
-    signal, start_s, flags = condition(decoded, task.recipe.signal, task.mains_hz)
+    signal, start_s, flags = condition(decoded, task.recipe.signal, source.mains_hz or task.mains_hz)
     return Record(
         signal=signal,
         fs_hz=task.recipe.signal.fs_hz,
@@ -179,8 +181,16 @@ def make_record(task: ShardTask, raw: Raw, source: Source) -> Record:
         start_s=start_s,
         report=clean_report(source.report_raw, task.dataset),
         signal_sha1=decoded.signal_sha1,
-        flags=flags,
+        flags=[*source.flags, *flags],
     )
+
+
+@functools.cache
+def resolve(name: str) -> Callable[..., Decoded]:
+    """Return the decoder that ``module:name`` names."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Decoded] = getattr(importlib.import_module(module), function)
+    return found
 
 
 INTERVAL_S = 10.0

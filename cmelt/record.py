@@ -22,6 +22,7 @@ FLAGS: dict[str, str] = {
     "leads_derived": "limb leads that were absent were computed from two others",
     "nan_filled": "short gaps of invalid samples were bridged by straight lines",
     "flat_lead": "at least one lead never changes",
+    "report_from_labels": "there is no report: its text was made from the labels",
 }
 """The closed list of what may be said about a kept recording, each with what it means."""
 
@@ -43,6 +44,10 @@ class Source:
     report_raw: str = ""
     codes: tuple[str, ...] = ()
     likelihoods: tuple[float, ...] = ()
+    flags: tuple[str, ...] = ()
+    """What is to be said of it already, of FLAGS."""
+    mains_hz: float = 0.0
+    """The frequency of the mains where it was recorded; 0 = the data set's."""
 
 
 @dataclass(frozen=True, slots=True)

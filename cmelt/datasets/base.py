@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cmelt.raw import Raw
@@ -21,7 +22,13 @@ class Dataset(ABC):
     access: str
     """Where it is had, and on what terms."""
     mains_hz: float
-    """The frequency of the mains where it was recorded."""
+    """The frequency of the mains where it was recorded, where a Source does not say otherwise."""
+    split_rule: str = "as published"
+    """How recordings came to their splits, in words, for the manifest."""
+    decoder: str = "cmelt.signal.decode:decode"
+    """The function that decodes a recording of this family, as module:name; it is called as (raw, path, **layout)."""
+    layout: Mapping[str, Any] = MappingProxyType({})
+    """What the decoder must be told because the files do not say it."""
 
     def __init__(self, raw: Raw, **options: Any) -> None:
         self.raw = raw

@@ -25,7 +25,8 @@ WORK = ".cmelt"
 BATCH = 10_000
 
 PLAN_SCHEMA = pa.schema(
-    [INDEX_SCHEMA.field(name) for name in ("key", *(name for name, _ in SOURCE_COLUMNS), "report_raw", "codes", "likelihoods")]
+    [INDEX_SCHEMA.field(name) for name in ("key", *(name for name, _ in SOURCE_COLUMNS), "report_raw", "codes", "likelihoods", "flags")]
+    + [pa.field("mains_hz", pa.float64())]
 )
 
 
@@ -56,7 +57,7 @@ def make_plan(found: Iterable[Source | Refused], terms: dict[str, Any], samples_
             refused.append(refused_row(item))
             continue
         taken.add(item.key)
-        batch.append(source_row(item))
+        batch.append({**source_row(item), "flags": list(item.flags), "mains_hz": item.mains_hz})
         if len(batch) == BATCH:
             batches.append(pa.RecordBatch.from_pylist(batch, PLAN_SCHEMA))
             batch = []
@@ -102,7 +103,7 @@ def read_sources(work: Path, number: int) -> list[Source]:
 
 def row_source(row: dict[str, Any]) -> Source:
     """Return the Source that a row of PLAN_SCHEMA says."""
-    row = {**row, "path": row["source"], "codes": tuple(row["codes"]), "likelihoods": tuple(row["likelihoods"])}
+    row = {**row, "path": row["source"], **{name: tuple(row[name]) for name in ("codes", "likelihoods", "flags")}}
     del row["source"]
     return Source(**row)
 

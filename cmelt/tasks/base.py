@@ -1,0 +1,200 @@
+"""What every task starts from: a run and its shards, the recordings that have a label, and the frozen encoder's features.
+
+N recordings, C classes, D embedding width, W encoder width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from cmelt.config import did_you_mean
+from cmelt.errors import CheckpointError, ShardError, TaskError
+from cmelt.labels import load_vocabulary
+from cmelt.models.cmelt import CMELT
+from cmelt.record import LEADS
+from cmelt.shards.read import ShardFolder
+
+WEIGHTS = "model.safetensors"
+RUNS = Path("runs")
+
+Features = dict[str, NDArray[np.float32]]
+"""Name of a set of features → (N, width). An encoder gives two: ``embedding`` (N, D) and ``mean`` of its tokens (N, W)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, and the shard folders that a task reads (the run's own, or others)."""
+
+    folder: Path
+    shards: tuple[Path, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a result says about where it comes from."""
+        with (self.folder / WEIGHTS).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"checkpoint": str(self.folder), "checkpoint_sha256": sha256, "shards": [str(shard) for shard in self.shards]}
+
+
+def newest_run(runs: Path = RUNS) -> Path:
+    """Return the run folder below `runs` whose checkpoint was written last; raises CheckpointError where there is none."""
+    files = sorted(runs.glob(f"*/{WEIGHTS}"), key=lambda file: (file.stat().st_mtime_ns, file))
+    if not files:
+        raise CheckpointError(f"no run under {runs}/; make one with cmelt pretrain --shards DIR, or name one with --run")
+    return files[-1].parent
+
+
+def open_run(folder: Path | None, shards: Sequence[Path] | None) -> Run:
+    """Return run `folder` (default: the newest) with `shards` (default: those that it was trained on).
+
+    Raises CheckpointError where the run does not exist, is unfinished, or does not say what it was trained on.
+    """
+    folder = newest_run() if folder is None else Path(folder)
+    if not (folder / WEIGHTS).is_file():
+        what = "has no checkpoint yet" if folder.is_dir() else "does not exist"
+        others = [file.parent.name for file in sorted(folder.parent.glob(f"*/{WEIGHTS}"))]
+        known = f"{did_you_mean(folder.name, others)}; runs there: {', '.join(others)}" if others else "; make one with cmelt pretrain"
+        raise CheckpointError(f"run {folder} {what}{known}")
+    if not shards:
+        try:
+            shards = [Path(path) for path in json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["shards"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise CheckpointError(
+                f"{folder / 'recipe.json'} does not say which shards the run was trained on; name them with --shards"
+            ) from None
+    return Run(folder, tuple(Path(shard) for shard in shards))
+
+
+class Cohort:
+    """The recordings of one or more shard folders that have a label of `task`, in the order of the folders' rows.
+
+    ``keys``, ``patients`` and ``split`` are (N,), ``truth`` is (N, C). Patient ids are compared within one data set only; a recording
+    without one is its own patient. With several folders a key carries its data set's name. Raises TaskError where nothing has a label.
+    """
+
+    def __init__(self, shards: Sequence[Path], task: str) -> None:
+        self.vocabulary = load_vocabulary(task)
+        self.folders = [ShardFolder(path) for path in shards]
+        _fit_each_other(self.folders)
+        self.datasets = [str(folder.manifest["dataset"]) for folder in self.folders]
+        folder_of, row_of, keys, patients, split, truth = [], [], [], [], [], []
+        for number, (folder, dataset) in enumerate(zip(self.folders, self.datasets, strict=True)):
+            labels = self.vocabulary.targets(folder.column("codes"))  # type: ignore[arg-type]
+            rows = np.flatnonzero(labels.any(1))
+            key, patient, fold = (np.asarray(folder.column(name), dtype=object)[rows] for name in ("key", "patient_id", "split"))
+            folder_of.append(np.full(len(rows), number))
+            row_of.append(rows)
+            keys += [f"{dataset}/{k}" for k in key] if len(self.folders) > 1 else [str(k) for k in key]
+            patients += [f"{dataset}/{p}" if p else f"{dataset}/recording/{k}" for p, k in zip(patient, key, strict=True)]
+            split += [str(name) for name in fold]
+            truth.append(labels[rows])
+        self.folder_of, self.row_of = np.concatenate(folder_of), np.concatenate(row_of)
+        self.keys, self.patients, self.split = np.array(keys, str), np.array(patients, str), np.array(split, str)
+        self.truth: NDArray[np.int8] = np.concatenate(truth)
+        if not len(self):
+            raise TaskError(
+                f"no recording of {_names(self.folders)} has a label of task {task!r} (codes of {self.vocabulary.table}); "
+                "take another --task or other --shards"
+            )
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.row_of)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the classes of the task, in the order of the columns of ``truth``."""
+        return self.vocabulary.classes
+
+    @property
+    def fs_hz(self) -> float:
+        """Return the sampling rate of every folder."""
+        return self.folders[0].fs_hz
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """Return which of the N belong to `split`; raises TaskError where none does."""
+        rows = np.flatnonzero(self.split == split)
+        if not len(rows):
+            raise TaskError(f"no recording in the {split} split of {_names(self.folders)} has a label of task {self.vocabulary.name!r}")
+        return rows
+
+    def ecg_mv(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the ECGs (len(rows), 12, samples) of `rows` in mV."""
+        out = np.empty((len(rows), len(LEADS), self.folders[0].samples), np.float32)
+        for number, folder in enumerate(self.folders):
+            here = np.flatnonzero(self.folder_of[rows] == number)
+            if len(here):
+                out[here] = folder.ecg_mv(self.row_of[rows[here]])
+        return out
+
+    def batches(self, size: int, what: str, quiet: bool = False, rows: NDArray[np.intp] | None = None) -> Iterator[NDArray[np.float32]]:
+        """Yield the ECGs of `rows` (default: all N) in batches, saying on standard error how far it is."""
+        rows = np.arange(len(self)) if rows is None else rows
+        console = Console(stderr=True, quiet=quiet)
+        said = time.monotonic()
+        starts = range(0, len(rows), size)
+        for start in track(starts, what, console=console, transient=True, disable=not console.is_terminal or quiet):
+            yield self.ecg_mv(rows[start : start + size])
+            if not console.is_terminal and time.monotonic() - said > 10:
+                said = time.monotonic()
+                console.print(f"{what}: {min(start + size, len(rows))} of {len(rows)} ECGs", soft_wrap=True)
+
+
+def load_model(run: Run, cohort: Cohort) -> CMELT:
+    """Return the run's model on the best device there is; raises CheckpointError where it was made for other ECGs than `cohort`'s."""
+    model = CMELT.from_pretrained(run.folder)
+    folder = cohort.folders[0]
+    wants, has = (model.config.fs_hz, model.config.samples), (folder.fs_hz, folder.samples)
+    if wants != has:
+        raise CheckpointError(
+            f"run {run.folder} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder.path} holds {has[1]} at {has[0]:g} Hz; "
+            f"ingest with --set signal.fs_hz={wants[0]:g} --set signal.duration_s={wants[1] / wants[0]:g}"
+        )
+    return on_device(model)
+
+
+def on_device(model: CMELT) -> CMELT:
+    """Return `model` in evaluation mode on a GPU where there is one."""
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def encoder_features(
+    model: CMELT, cohort: Cohort, what: str = "features", quiet: bool = False, rows: NDArray[np.intp] | None = None, batch: int = 64
+) -> Features:
+    """Return the frozen encoder's features of `rows` of `cohort` (default: all), each ECG encoded once, nothing masked."""
+    parts: list[tuple[NDArray[np.float32], ...]] = []
+    for ecg in cohort.batches(4 * batch, what, quiet, rows):
+        parts.append(tuple(x.float().cpu().numpy() for x in model.ecg_features(ecg, batch=batch)))
+    features = {name: np.concatenate(columns) for name, columns in zip(("embedding", "mean"), zip(*parts, strict=True), strict=True)}
+    if not all(np.isfinite(values).all() for values in features.values()):
+        raise CheckpointError(f"{what}: the encoder gives numbers that are not finite; the checkpoint is of no use")
+    return features
+
+
+def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
+    """Raise ShardError where folders differ in rate, length or leads, or hold other leads than LEADS in their order."""
+    first = folders[0]
+    for folder in folders:
+        if folder.leads != LEADS:
+            raise ShardError(f"{folder.path} holds leads {', '.join(folder.leads)}; wanted is {', '.join(LEADS)}: ingest it again")
+        if (folder.fs_hz, folder.samples) != (first.fs_hz, first.samples):
+            raise ShardError(
+                f"{folder.path} holds {folder.samples} samples at {folder.fs_hz:g} Hz, {first.path} {first.samples} at {first.fs_hz:g} Hz; "
+                "ingest both with the same recipe"
+            )
+
+
+def _names(folders: Sequence[ShardFolder]) -> str:
+    """Return the folders' paths for a message."""
+    return ", ".join(str(folder.path) for folder in folders)

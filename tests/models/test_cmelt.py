@@ -1,0 +1,248 @@
+"""The model: padding is invisible, losses ask for no more than they read, embeddings come from any lead order and rate."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pairs import FINDINGS, SMALL, small_batch, small_model, some_reports
+from safetensors.torch import load_file, save_file
+
+from cmelt.config import ModelSettings, ObjectiveSettings, load_recipe
+from cmelt.errors import CheckpointError, InputError, RecipeError
+from cmelt.models.batch import IGNORE, Batch
+from cmelt.models.cmelt import CMELT, LOSSES
+from cmelt.objectives import total_loss
+from cmelt.record import LEADS
+
+REPORTS = some_reports()
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 120,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> CMELT:
+    return small_model(reports=REPORTS).eval()
+
+
+def bert_model(**changes: object) -> CMELT:
+    """Return a small model whose text encoder is a BERT."""
+    made = small_model(reports=REPORTS, **changes)
+    text = BERT | {"vocab_size": made.config.text["vocab_size"]}
+    return CMELT(made.config.model_copy(update={"text": text}), made.tokenizer).eval()
+
+
+def padded(batch: Batch, by: int) -> Batch:
+    """Return `batch` with every text longer by `by` padding tokens, whose ids are of no account."""
+    rows = len(batch)
+    ids = torch.cat([batch.text_ids, torch.full((rows, by), 7)], 1)
+    padding = torch.cat([batch.text_padding, torch.ones(rows, by, dtype=torch.bool)], 1)
+    labels = torch.cat([batch.mlm_labels, torch.full((rows, by), IGNORE)], 1)
+    return dataclasses.replace(batch, text_ids=ids, text_padding=padding, mlm_labels=labels)
+
+
+@pytest.mark.parametrize("make", [small_model, bert_model, lambda: small_model(pool="mean", mem_layer=-1)], ids=["t5", "bert", "mean"])
+@torch.no_grad()
+def test_padding_a_text_changes_nothing(make: object) -> None:
+    model = make().eval()  # type: ignore[operator]
+    batch = small_batch(model, REPORTS)
+    mine, longer = model(batch), model(padded(batch, 9))
+    for name in ("ecg_pooled", "text_pooled", "mlm_logits", "mem_patches", "etm_logits"):
+        torch.testing.assert_close(getattr(longer, name), getattr(mine, name), rtol=1e-4, atol=1e-5)
+    alone = model.encode_text([REPORTS[0]])
+    together = model.encode_text([REPORTS[0], max(REPORTS, key=len)])
+    torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mem_layer", [-1, 0, 1])
+@torch.no_grad()
+def test_each_loss_alone_is_what_it_is_among_all(mem_layer: int) -> None:
+    model = small_model(reports=REPORTS, mem_layer=mem_layer).eval()
+    batch = small_batch(model, REPORTS)
+    whole = total_loss(model, model(batch), batch, ObjectiveSettings())[1]
+    for name in LOSSES:
+        settings = ObjectiveSettings(**{other: float(other == name) for other in LOSSES})
+        alone = total_loss(model, model(batch, {name}), batch, settings)[1]
+        assert alone.keys() == {name}
+        assert float(alone[name]) == pytest.approx(float(whole[name]), rel=1e-5), name
+
+
+def test_weights_are_drawn_by_seed_and_leave_the_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second, other = small_model(seed=1), small_model(seed=1), small_model(seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    for (name, a), b, c in zip(first.named_parameters(), second.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert len(a.unique()) == 1 or not torch.equal(a, c), name
+
+
+def test_presets_have_their_sizes() -> None:
+    tiny = load_recipe("pretrain", "tiny").model
+    parameters = sum(p.numel() for p in CMELT.create(tiny, 500.0, 5000, REPORTS).parameters())
+    assert 2e6 <= parameters <= 4e6
+    base = load_recipe("pretrain", "base").model
+    assert (base.ecg_layers, base.ecg_width, base.fusion_pairs, base.text_encoder) == (8, 768, 6, "google/flan-t5-base")
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_save_and_load_round_trip(tmp_path: Path, pool: str) -> None:
+    model = small_model(reports=REPORTS, pool=pool).eval()
+    model.save_pretrained(tmp_path / "run")
+    loaded = CMELT.from_pretrained(tmp_path / "run")
+    assert loaded.config == model.config
+    assert not loaded.training
+    ecg = np.random.default_rng(0).normal(size=(3, 12, 160)).astype(np.float32)
+    assert torch.equal(loaded.encode_ecg(ecg), model.encode_ecg(ecg))
+    assert torch.equal(loaded.encode_text(REPORTS[:5]), model.encode_text(REPORTS[:5]))
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "from_pretrained" in card
+    assert "random weights" in card
+
+
+def test_damaged_checkpoints_are_named(tmp_path: Path, model: CMELT) -> None:
+    run = tmp_path / "run"
+    model.save_pretrained(run)
+    weights, config = (run / "model.safetensors").read_bytes(), (run / "config.json").read_text()
+    fewer = load_file(run / "model.safetensors")
+    fewer.pop("ecg_encoder.cls")
+
+    def broken(message: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            CMELT.from_pretrained(run)
+        (run / "model.safetensors").write_bytes(weights)
+        (run / "config.json").write_text(config)
+
+    (run / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    broken("damaged")
+    save_file(fewer, run / "model.safetensors")
+    broken("ecg_encoder.cls")
+    (run / "model.safetensors").unlink()
+    broken("not whole")
+    (run / "config.json").write_text(config[:100])
+    broken("damaged")
+    (run / "config.json").write_text(json.dumps(json.loads(config) | {"ecg_width": 32}))
+    broken("does not fit")
+    (run / "config.json").write_text(json.dumps(json.loads(config) | {"ecg_widht": 32}))
+    broken("ecg_widht")
+    (run / "tokenizer.json").write_text("{}")
+    broken("not a tokenizer")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        CMELT.from_pretrained(tmp_path / "nowhere")
+
+
+def test_ecgs_come_in_any_lead_order_and_rate(model: CMELT) -> None:
+    rng = np.random.default_rng(1)
+    time = np.arange(160) / 100
+    ecg = (np.sin(2 * np.pi * rng.uniform(1, 4, (2, 12, 1)) * time) * rng.normal(size=(2, 12, 1))).astype(np.float32)
+    mine = model.encode_ecg(ecg)
+    assert mine.shape == (2, 16)
+    torch.testing.assert_close(model.encode_ecg(torch.from_numpy(ecg[0])), mine[:1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.encode_ecg(ecg, batch=1), mine, rtol=1e-5, atol=1e-6)
+    shuffled = list(rng.permutation(12))
+    torch.testing.assert_close(model.encode_ecg(ecg[:, shuffled], leads=[LEADS[i].upper() for i in shuffled]), mine)
+    twice = np.sin(2 * np.pi * 2.0 * np.arange(320) / 200)[None].repeat(12, 0).astype(np.float32)
+    once = np.sin(2 * np.pi * 2.0 * time)[None].repeat(12, 0).astype(np.float32)
+    assert float((model.encode_ecg(twice, fs_hz=200) - model.encode_ecg(once)).abs().max()) < 0.02
+    model.train()
+    assert torch.equal(model.encode_ecg(ecg), mine)  # evaluation mode, whatever the model is in
+    assert model.training
+    model.eval()
+
+
+def test_bad_ecgs_are_refused_by_name(model: CMELT) -> None:
+    ecg = np.zeros((3, 12, 160), np.float32)
+    ecg[1, 4, 7] = np.nan
+    with pytest.raises(InputError, match="ECG 1 holds NaN"):
+        model.encode_ecg(ecg)
+    with pytest.raises(InputError, match="12 leads"):
+        model.encode_ecg(ecg[:1, :8])
+    with pytest.raises(InputError, match="missing: V6"):
+        model.encode_ecg(ecg[:1], leads=[*LEADS[:11], "X"])
+    with pytest.raises(InputError, match="floating-point mV"):
+        model.encode_ecg(np.zeros((12, 160), np.int16))
+    with pytest.raises(InputError, match="too short"):
+        model.encode_ecg(ecg[:1, :, :10])
+
+
+def test_a_checkpoint_with_another_lead_order_gets_its_leads_by_name(model: CMELT) -> None:
+    order = tuple(reversed(LEADS))
+    other = CMELT(model.config.model_copy(update={"leads": order}), model.tokenizer).eval()
+    state = model.state_dict()
+    state["ecg_encoder.convs.0.weight"] = state["ecg_encoder.convs.0.weight"].flip(1)
+    for name in ("mem_decoder.predict.weight", "mem_decoder.predict.bias"):
+        state[name] = state[name].unflatten(0, (12, -1)).flip(0).flatten(0, 1)
+    other.load_state_dict(state)
+    batch = small_batch(model, REPORTS)
+    with torch.no_grad():
+        mine, theirs = (total_loss(m, m(batch), batch, ObjectiveSettings())[1] for m in (model, other))
+    for name in mine:
+        assert float(theirs[name]) == pytest.approx(float(mine[name]), rel=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ecg_heads": 3}, "ecg_heads"),
+        ({"mem_layer": 2}, "mem_layer"),
+        ({"mem_prob": 0.95}, "keeps none"),
+        ({"text_config": {"d_modle": 3}}, "d_model"),
+        ({"tokenizer": "reports", "text_encoder": "google/flan-t5-base"}, "does not fit a pre-trained"),
+        ({"ecg_encoder": "vit"}, "unknown"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_recipe_errors(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        small_model(**changes)
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("cmelt.text.tokenizer", "cmelt.models.text_encoder", "cmelt.models.store"):
+        monkeypatch.setattr(f"{module}.hub_is_away", lambda: True)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_text_encoder_that_is_not_here_is_one_clear_line() -> None:
+    settings = ModelSettings.model_validate(SMALL | {"text_encoder": "nobody/no-such-encoder", "text_config": {}})
+    with pytest.raises(CheckpointError, match=r"nobody/no-such-encoder.*local path.*text_init=random.*cache") as caught:
+        CMELT.create(settings, 100.0, 160, REPORTS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_flan_t5_starts_at_random_without_a_file() -> None:
+    small = {"d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    changes = {"text_encoder": "google/flan-t5-base", "text_init": "random", "tokenizer": "reports", "text_config": small}
+    model = small_model(reports=REPORTS, **changes)
+    assert model.config.text["feed_forward_proj"] == "gated-gelu"
+    assert model.config.text["vocab_size"] == 32128
+    assert model.config.text_init == "random"
+
+
+def test_a_local_hugging_face_encoder_serves(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *sorted({w for f in FINDINGS for w in f.replace(",", "").split()})]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    torch.manual_seed(0)
+    bert = BertModel(BertConfig(**{**BERT, "vocab_size": len(words)})).eval()  # type: ignore[arg-type]
+    bert.save_pretrained(tmp_path)
+    model = small_model(text_encoder=str(tmp_path), text_config={}, tokenizer="").eval()
+    assert model.require_tokenizer().mask == "[MASK]"
+    ids = torch.tensor(model.require_tokenizer().encode(["Sinus  rhythm."]))
+    assert ids[0, 0] == 2
+    assert 1 not in ids
+    with torch.no_grad():
+        mine = model.text_encoder(ids, torch.zeros_like(ids, dtype=torch.bool))
+        torch.testing.assert_close(mine, bert(ids).last_hidden_state)
+    batch = small_batch(model, REPORTS)
+    assert torch.isfinite(total_loss(model, model(batch), batch, ObjectiveSettings())[0])

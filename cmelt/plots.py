@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ INK = {
     "line": "#dfe2e7",
     "accent": "#0b6e8a",
     "accent2": "#c4553b",
+    "bar": "#2b8aa6",
     "shade": "#e9ecf1",
     "paper": "#fffaf8",
     "fine": "#fbdcd8",
@@ -62,6 +64,7 @@ def plot_ecg(
 
     10 s are drawn as 3 rows × 4 columns of 2.5 s with lead II as a rhythm strip below, shorter records in 2 columns (from 5 s)
     or 1; of longer ones the first 10 s. Time runs on from column to column. Each piece is drawn about its median, NaN as gaps.
+    `note` (a report, say) goes below `title`, in at most three lines.
     """
     signal = np.asarray(signal_mv, dtype=float)
     if signal.ndim != 2 or len(signal) != len(LEADS) or not signal.shape[1] or fs_hz <= 0:
@@ -79,8 +82,10 @@ def plot_ecg(
         strips.append(Strip.cut(signal, fs_hz, rows, LEADS.index("II"), 0, samples))
     base, paper_mm = _base_lines(strips)
 
-    left, right, head, foot = 15, 5, 9, 7
+    left, right, foot = 15, 5, 7
     width_mm = left + 5 * int(np.ceil(seconds * SPEED_MM_PER_S / 5)) + right
+    lines = textwrap.wrap(note, int(width_mm / 1.75), max_lines=3, placeholder=" …")
+    head = 9 + 4 * len(lines)
     height_mm = head + paper_mm + foot
     colours = INK | (NEUTRAL if theme == "neutral" else {})
     figure, axes = _sheet(width_mm, paper_mm, head, foot, colours)
@@ -95,12 +100,11 @@ def plot_ecg(
         name.set(color=colours["trace"], path_effects=[withStroke(linewidth=2.5, foreground=colours["paper"])])
     for y in base:  # 1 mV for 0.2 s before every row
         axes.plot([4, 6, 6, 11, 11, 13], y + np.array([0, 0, 1, 1, 0, 0]) * GAIN_MM_PER_MV, **pen)
-    scale = f"{SPEED_MM_PER_S:g} mm/s   {GAIN_MM_PER_MV:g} mm/mV   {fs_hz:g} Hz"
-    for x_mm, y_mm, words, side, size, role in (
-        (5, height_mm - head / 2, title, "left", 10, "ink"),
-        (5, foot / 2, scale, "left", 8, "faint"),
-        (width_mm - 5, foot / 2, note, "right", 8, "faint"),
-    ):
+    scale = f"{SPEED_MM_PER_S:g} mm/s · {GAIN_MM_PER_MV:g} mm/mV · {fs_hz:g} Hz"
+    texts = [(5.0, height_mm - 4.5, title, "left", 10, "ink"), (5, foot / 2, scale, "left", 8, "faint")]
+    texts += [(5, height_mm - 9 - 4 * number, line, "left", 8, "faint") for number, line in enumerate(lines)]
+    texts += [(width_mm - 5, foot / 2, "not for clinical use", "right", 8, "faint")]
+    for x_mm, y_mm, words, side, size, role in texts:
         text = figure.text(x_mm / width_mm, y_mm / height_mm, words, ha=side, va="center", fontsize=size, parse_math=False)
         text.set_color(colours[role])
     if file is not None:
@@ -155,10 +159,10 @@ def _sheet(width_mm: int, paper_mm: int, head: int, foot: int, colours: Mapping[
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, foot / height_mm, 1, paper_mm / height_mm), xlim=(0, width_mm), ylim=(0, paper_mm))
     axes.set_axis_off()
-    for role, step, lw in (("fine", 1, 0.25), ("bold", 5, 0.5)):
+    for role, step, lw in (("fine", 1, 0.3), ("bold", 5, 0.5)):
         x, y = np.arange(0, width_mm + 1, step), np.arange(0, paper_mm + 1, step)
         rules = np.concatenate([_rules(x, 0, paper_mm), _rules(y, 0, width_mm)[:, ::-1]])
-        axes.plot(rules[:, 0], rules[:, 1], color=colours[role], lw=lw, solid_capstyle="butt", zorder=0)
+        axes.plot(rules[:, 0], rules[:, 1], color=colours[role], lw=lw, solid_capstyle="butt", snap=True, zorder=0)
     return figure, axes
 
 
@@ -178,7 +182,7 @@ def plot_curves(
     if level is not None:
         axes.axhline(level, color=INK["faint"], lw=0.8, ls=(0, (4, 3)))
     if len(curves) > 1:
-        axes.legend(fontsize=8, frameon=False, labelcolor=INK["ink"], handlelength=1.4)
+        axes.legend(fontsize=9, frameon=False, labelcolor=INK["ink"], handlelength=1.4)
     return figure
 
 
@@ -189,7 +193,7 @@ def plot_histogram(values: ArrayLike, *, title: str = "", x_label: str = "", bin
     finite = finite[np.isfinite(finite)]
     if len(finite):
         low, high = np.percentile(finite, [0.5, 99.5])
-        axes.hist(np.clip(finite, low, high), bins=bins if high > low else 1, color=INK["accent"])
+        axes.hist(np.clip(finite, low, high), bins=bins if high > low else 1, color=INK["bar"])
     axes.grid(False, axis="x")
     return figure
 
@@ -199,11 +203,11 @@ def _panel(title: str, x_label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(4.0, 2.5), dpi=200, layout="constrained", facecolor="none")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor="none")
-    axes.set_title(title, fontsize=10, loc="left", weight="bold", color=INK["ink"], parse_math=False)
-    axes.set_xlabel(x_label, fontsize=8.5, color=INK["faint"], parse_math=False)
+    axes.set_title(title, fontsize=11, loc="left", weight="bold", color=INK["ink"], parse_math=False)
+    axes.set_xlabel(x_label, fontsize=9.5, color=INK["faint"], parse_math=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(INK["line"])
-    axes.tick_params(labelsize=8.5, length=0, colors=INK["faint"])
+    axes.tick_params(labelsize=9.5, length=0, colors=INK["faint"])
     axes.grid(color=INK["line"], lw=0.6)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -241,7 +245,7 @@ def plot_reconstruction(
         axes.set_yticks([])
         axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
         axes.tick_params(labelsize=8.5, length=0, colors=INK["faint"])
-    axes.set_xlabel("s", fontsize=8.5, color=INK["faint"])
+    axes.set_xlabel("seconds", fontsize=8.5, color=INK["faint"])
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=9, frameon=False, labelcolor=INK["ink"])
     return figure

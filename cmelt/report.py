@@ -1,0 +1,245 @@
+"""Write one page about one or more runs: what went in, how training went, what came out. Reads run folders and their shards only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from cmelt.errors import CheckpointError, InputError
+from cmelt.labels import load_vocabulary
+from cmelt.page import SIMULATED, about_classes, about_shards, auc, ecg_picture, number, percent, picture, write_page
+from cmelt.plots import plot_curves, plot_reconstruction
+from cmelt.record import LEADS
+from cmelt.shards.read import ShardFolder
+
+if TYPE_CHECKING:
+    from cmelt.models.cmelt import CMELT
+
+LOSSES = {
+    "loss": ("all four losses", None),
+    "mlm": ("masked text (mlm)", None),
+    "mem": ("masked ECG (mem)", 1.0),
+    "etm": ("matching (etm)", float(np.log(2))),
+    "ets": ("contrast (ets)", None),
+}
+"""Column of metrics.jsonl → its title, and what a model that knows nothing would get."""
+
+ZERO_SHOT = "zero-shot"
+
+GALLERY = 1000
+"""At most this many distinct test reports are searched for the nearest ones."""
+
+
+def report(runs: Sequence[Path], out: Path) -> Path:
+    """Write the page about `runs` as `out`; returns its path. Raises CheckpointError, ShardError or OutputError."""
+    if not runs:
+        raise InputError("no run to report on; name a run folder")
+    chapters = [_chapter(Path(run)) for run in runs]
+    return write_page(
+        out,
+        "report.html",
+        title="cmelt: " + ", ".join(chapter["name"] for chapter in chapters),
+        simulated=any(chapter["simulated"] for chapter in chapters),
+        chapters=chapters,
+        columns=list(dict.fromkeys(name for chapter in chapters for name in chapter["columns"])),
+    )
+
+
+def _chapter(run: Path) -> dict[str, Any]:
+    """Gather what the template tells of one run."""
+    recipe = _json(run / "recipe.json")
+    folders = [ShardFolder(folder) for folder in recipe["shards"]]
+    results = [_scores(_json(file)) for file in sorted(run.glob("results/*.json"))]
+    tasks = list(dict.fromkeys(result["task"] for result in results)) or ["superclass"]
+    metrics = _metrics(run / "metrics.jsonl")
+    facts = [(number(recipe["counts"]["train"]), "ECG–report pairs trained on"), (number(metrics[-1]["step"] if metrics else 0), "steps")]
+    if "parameters" in recipe:
+        facts.append((f"{recipe['parameters'] / 1e6:.1f} M", "parameters"))
+    facts += [(auc(result["best"]["macro_auc"]), f"{result['task']} AUC, {result['share']}") for result in results if result["best"]]
+    return {
+        "name": run.resolve().name,
+        "simulated": any(folder.manifest["dataset"].endswith(SIMULATED) for folder in folders),
+        "facts": facts,
+        "shards": [(about_shards(folder.manifest), about_classes(list(folder.column("codes")), tasks)) for folder in folders],
+        "probes": [result for result in results if result["share"] != ZERO_SHOT],
+        "zeroshots": [result for result in results if result["share"] == ZERO_SHOT],
+        "columns": {f"{result['task']}, {share}": entry for result in results for share, entry in result["by_share"].items()},
+        "recipe": json.dumps(recipe["recipe"], indent=2, ensure_ascii=False),
+        "curves": _curves(metrics),
+        **(_seen_by_the_model(run, folders, tasks[0]) if (run / "model.safetensors").exists() else {"rebuilt": None, "examples": []}),
+    }
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Read a JSON object of a run folder."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); name a run folder that cmelt pretrain made") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON ({error}); make it anew") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: not a JSON object; make it anew")
+    return found
+
+
+def _metrics(file: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl; a last line without an end (a run cut off) is left out."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise CheckpointError(f"{file}: a line is not JSON ({error})") from None
+
+
+def _curves(metrics: list[dict[str, Any]]) -> list[Markup]:
+    """Draw every loss of training and validation, and retrieval on the validation fold."""
+
+    def line(split: str, name: str) -> tuple[list[float], list[float]]:
+        rows = [(row["step"], row[name]) for row in metrics if row["split"] == split and row.get(name) is not None]
+        return [step for step, _ in rows], [value for _, value in rows]
+
+    drawings = []
+    for name, (title, level) in LOSSES.items():
+        lines = {label: line(split, name) for label, split in (("training", "train"), ("validation", "val"))}
+        lines = {label: xy for label, xy in lines.items() if xy[0]}
+        if lines:
+            drawings.append(picture(plot_curves(lines, title=title, level=level), f"{title} by step"))
+    recall = {
+        label: line("val", f"retrieval_{way}@10") for label, way in (("ECG to report", "ecg_to_text"), ("report to ECG", "text_to_ecg"))
+    }
+    recall = {label: xy for label, xy in recall.items() if xy[0]}
+    if recall:
+        drawings.append(picture(plot_curves(recall, title="retrieval: recall@10, validation fold"), "recall at 10 by step"))
+    return drawings
+
+
+def _scores(result: dict[str, Any]) -> dict[str, Any]:
+    """Turn one result file into the rows of two charts: macro AUC by share of the labels, and AUC by class at the largest share."""
+    vocabulary = load_vocabulary(result["task"])
+    macro: list[Any] = []
+    by_share: dict[str, Any] = {}
+    for entry in result["fractions"]:
+        share = f"{percent(entry['fraction'])} of labels" if entry["fraction"] else ZERO_SHOT
+        if "not_computed" in entry:
+            macro.append((f"{share}: not computed", entry["not_computed"], None, None, False))
+            continue
+        by_share[share] = entry
+        hint = f"{number(entry['n_train'])} training, {number(entry['n_test'])} test recordings; draws: {len(entry['seeds'])}"
+        macro.append((share, hint, entry["macro_auc"], entry["ci95"], False))
+        macro += [(name.replace("_", " "), share, b["macro_auc"], b["ci95"], True) for name, b in entry["baselines"].items()]
+    share = max(by_share, key=lambda name: by_share[name]["fraction"], default="")
+    per_class = by_share[share]["per_class"] if share else {}
+    known = {name: c for name, c in per_class.items() if c["auc"] is not None and np.isfinite(c["auc"])}
+    classes = [(f"{name} ({number(c['positives'])})", vocabulary.describe(name), c["auc"], c["ci95"], False) for name, c in known.items()]
+    lowest = min([0.4, *(min(value, *(ci or [value])) for _, _, value, ci, _ in macro + classes if value is not None)])
+    empty = [name for name in per_class if name not in known]
+    return {
+        "task": result["task"],
+        "protocol": result["protocol"],
+        "macro": macro,
+        "classes": classes,
+        "low": np.floor(10 * lowest) / 10,
+        "share": share,
+        "best": by_share.get(share),
+        "by_share": by_share,
+        "note": "In brackets: positives in the test set."
+        + (f" Left out, for they have none or only such: {', '.join(empty)}." if empty else ""),
+    }
+
+
+def _seen_by_the_model(run: Path, folders: Sequence[ShardFolder], task: str) -> dict[str, Any]:
+    """Draw what the checkpoint makes of a few test recordings: a masked one rebuilt, and the reports nearest to each."""
+    from cmelt.models.cmelt import CMELT
+
+    folder = next((f for f in folders if len(f.rows(split="test"))), None)
+    if folder is None:
+        return {"rebuilt": None, "examples": []}
+    model = CMELT.from_pretrained(run)
+    rows = folder.rows(split="test")
+    codes, reports, keys = folder.column("codes"), folder.column("report"), folder.column("key")
+    vocabulary = load_vocabulary(task)
+    chosen: dict[str, int] = {}  # class → the first test recording that has it and a report
+    for row in rows:
+        for name in sorted(vocabulary.classes_of(codes[row]), key=vocabulary.classes.index):
+            if reports[row] and row not in chosen.values():
+                chosen.setdefault(name, int(row))
+    picked = list(chosen.items())[:4] or [("", int(row)) for row in rows[:4]]
+    gallery = list(dict.fromkeys([*(reports[row] for _, row in picked), *(reports[row] for row in rows)]))
+    gallery = [text for text in gallery if text][:GALLERY]
+    ecg_mv = folder.ecg_mv([row for _, row in picked])
+    examples = []
+    if gallery:
+        similarity = cosine(model.encode_ecg(ecg_mv).numpy(), model.encode_text(gallery).numpy())
+        for (_, row), ecg, scores in zip(picked, ecg_mv, similarity, strict=True):
+            order = np.argsort(-scores, kind="stable")
+            own = reports[row]
+            names = [vocabulary.describe(name) for name in vocabulary.classes if name in vocabulary.classes_of(codes[row])]
+            examples.append({
+                "title": f"{keys[row]}: {', '.join(names)}" if names else keys[row],
+                "drawing": ecg_picture(ecg, folder.fs_hz, keys[row], folder.column("age")[row], folder.column("sex")[row]),
+                "report": own or "(none)",
+                "rank": int(np.flatnonzero(order == gallery.index(own))[0]) + 1 if own else 0,
+                "nearest": [(float(scores[i]), gallery[i], gallery[i] == own) for i in order[:3]],
+            })  # fmt: skip
+    rebuilt = _rebuilt(model, ecg_mv[0], reports[picked[0][1]], keys[picked[0][1]])
+    return {"rebuilt": rebuilt, "examples": examples, "gallery": len(gallery)}
+
+
+def cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Return the cosine of every row of `a` (N, D) with every row of `b` (M, D): (N, M)."""
+    a, b = (np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    return a @ b.T
+
+
+def rebuild(model: CMELT, ecg_mv: NDArray[np.float32], report: str, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    """Hide the model's share of one ECG, (12, S) mV, and let the model fill it in, reading the report.
+
+    Returns the true and the rebuilt ECG, (12, T p), each lead standardised as in training, and which of the T patches were
+    hidden; where a patch was seen, the rebuilt ECG holds the true one.
+    """
+    import torch
+
+    from cmelt.models.batch import IGNORE, Batch
+    from cmelt.objectives.masked_ecg import mem_target, patches_to_ecg
+
+    ecg = torch.from_numpy(np.ascontiguousarray(ecg_mv))[None]
+    ids, _ = model.require_tokenizer().encode_padded([report])
+    text = torch.from_numpy(ids.astype(np.int64))
+    count = model.ecg_token_count(ecg.shape[-1])
+    noise = torch.rand((1, count), generator=torch.Generator().manual_seed(seed))
+    one = torch.ones(1, dtype=torch.int64)
+    batch = Batch(ecg, ecg, text, torch.zeros_like(text, dtype=torch.bool), torch.full_like(text, IGNORE), noise, one, one, one)
+    model.eval()
+    with torch.inference_mode():
+        out = model(batch, {"mem"})
+    assert out.mem_patches is not None
+    assert out.removed is not None
+    target = mem_target(model.permuted(ecg), count, out.mem_patches.shape[-1] // len(LEADS))  # (1, T, 12 p)
+    filled = target.scatter(1, out.removed[:, :, None].expand_as(out.mem_patches), out.mem_patches)
+    hidden = torch.zeros(count, dtype=torch.bool).scatter(0, out.removed[0], True)
+    back = [model.config.leads.index(lead) for lead in LEADS]
+    true, rebuilt = (patches_to_ecg(x)[0, back].numpy() for x in (target, filled))
+    return true, rebuilt, hidden.numpy()
+
+
+def _rebuilt(model: CMELT, ecg_mv: NDArray[np.float32], report: str, key: str) -> dict[str, Any]:
+    """Draw one ECG rebuilt, with the mean squared error on what was hidden, and what a flat line would get."""
+    true, rebuilt, hidden = rebuild(model, ecg_mv, report)
+    gone = np.repeat(hidden, true.shape[1] // len(hidden))
+    return {
+        "key": key,
+        "hidden": int(hidden.sum()),
+        "patches": len(hidden),
+        "error": float(((true - rebuilt)[:, gone] ** 2).mean()),
+        "blank": float((true[:, gone] ** 2).mean()),
+        "drawing": picture(plot_reconstruction(true, rebuilt, hidden, model.config.fs_hz), f"masked and rebuilt ECG {key}"),
+    }

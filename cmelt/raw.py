@@ -1,10 +1,14 @@
-"""The one door to a raw folder: every file of RAW is opened here, by a path that cannot leave it."""
+"""The one door to a raw data set, a folder or a zip as downloaded: every file is opened here, by a path that cannot leave it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cmelt.archive import Archive, BadArchive, open_archive
 from cmelt.errors import InputError, RecordError
 
 
@@ -14,25 +18,41 @@ def is_inside(path: str) -> bool:
 
 
 class Raw:
-    """A raw folder. Paths are relative to it, with forward slashes; one that would leave it is refused as ``path_outside``."""
+    """A raw folder, or a zip of one, read in place. Paths are relative to it, with forward slashes.
+
+    A path that would leave it is refused as ``path_outside``. In a zip, one folder that holds everything is left out of the paths.
+    """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = str(folder)
-        if not Path(folder).is_dir():
-            raise InputError(f"{folder} is not a folder; give the raw data set's folder as it was downloaded")
+        self.archive: Archive | None = None
+        if Path(folder).is_dir():
+            return
+        if not Path(folder).is_file():
+            raise InputError(f"{folder} is not a folder; give the raw data set's folder, or its zip, as it was downloaded")
+        try:
+            self.archive = open_archive(folder)
+        except (BadArchive, OSError) as error:
+            raise InputError(f"{folder} is neither a folder nor a zip that can be read ({error}); download it again") from None
 
     def local(self, path: str) -> str:
-        """Return the file system path of `path`."""
+        """Return the file system path of `path`; raises RecordError unreadable for a member of a zip."""
         if not is_inside(path):
             raise RecordError("path_outside", f"{path!r} leaves the raw folder")
+        if self.archive:
+            raise RecordError("unreadable", f"{path}: this format is not read from inside a zip; unpack it first")
         return f"{self.folder}/{path}"
 
     def exists(self, path: str) -> bool:
         """Say whether `path` is a file."""
+        if self.archive:
+            return is_inside(path) and self.archive.find(path) is not None
         return os.path.isfile(self.local(path))  # noqa: PTH113 - a million calls, and Path costs four times as much
 
     def size(self, path: str) -> int:
         """Return the bytes of file `path`."""
+        if self.archive:
+            return self._member(path)[1]
         try:
             return os.stat(self.local(path)).st_size  # noqa: PTH116
         except OSError as error:
@@ -40,16 +60,73 @@ class Raw:
 
     def read(self, path: str, limit: int = -1) -> bytes:
         """Return the bytes of file `path`, at most `limit` of them."""
+        if self.archive:
+            try:
+                return self.archive.read(self._member(path)[0], path, limit)
+            except BadArchive as error:
+                raise RecordError("unreadable", f"{path}: {error}") from None
+            except OSError as error:
+                raise refusal(path, error) from None
         try:
             with open(self.local(path), "rb", buffering=0) as file:  # noqa: PTH123
                 if limit >= 0:  # the buffer is made before reading: never of a size that only a header claims
                     limit = min(limit, os.fstat(file.fileno()).st_size)
                 return file.read(limit) or b""
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no file system can have
             raise refusal(path, error) from None
 
+    def files(self, *endings: str) -> Iterator[str]:
+        """Yield every file whose name ends in one of `endings` (any case), sorted within each folder."""
+        wanted = tuple(ending.lower() for ending in endings)
+        if self.archive:
+            yield from sorted(name for name in self.archive.names() if name.lower().endswith(wanted) and is_inside(name))
+        else:
+            yield from walk(self.folder, "", wanted, frozenset())
 
-def refusal(path: str, error: OSError) -> RecordError:
+    @contextlib.contextmanager
+    def on_disk(self, paths: Iterable[str]) -> Iterator[str]:
+        """Give a folder below which the files `paths` lie: this one, or one made for the while from a zip."""
+        if not self.archive:
+            yield self.folder
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for path in paths:
+                if not is_inside(path):
+                    raise RecordError("path_outside", f"{path!r} leaves the raw folder")
+                file = Path(folder, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(self.read(path))
+            yield folder
+
+    def _member(self, path: str) -> tuple[int, int]:
+        """Return the place and bytes of a member of the zip."""
+        if not is_inside(path):
+            raise RecordError("path_outside", f"{path!r} leaves the raw folder")
+        assert self.archive
+        found = self.archive.find(path)
+        if found is None:
+            raise RecordError("missing_file", path)
+        return found
+
+
+def walk(root: str, folder: str, endings: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Yield the files below `folder` of `root` that end in `endings`; a link to a folder above itself is not followed."""
+    here = os.stat(f"{root}/{folder}")  # noqa: PTH116
+    if (here.st_dev, here.st_ino) in above:
+        return
+    above |= {(here.st_dev, here.st_ino)}
+    with os.scandir(f"{root}/{folder}") as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path = f"{folder}{entry.name}"
+        if entry.is_dir():
+            yield from walk(root, f"{path}/", endings, above)
+        elif entry.name.lower().endswith(endings):
+            yield path
+
+
+def refusal(path: str, error: OSError | ValueError) -> RecordError:
     """Return why a file cannot be read as the reason for which its recording is refused."""
     missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-    return RecordError("missing_file" if missing else "unreadable", path if missing else f"{path}: {error.strerror}")
+    said = error.strerror if isinstance(error, OSError) else error
+    return RecordError("missing_file" if missing else "unreadable", path if missing else f"{path}: {said}")

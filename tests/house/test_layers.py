@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
-    {"errors", "record", "raw", "__init__"},
+    {"errors", "record", "archive", "origins", "__init__"},
     {"config", "labels", "metrics", "plots", "page", "raw"},
     {"datasets", "signal", "text", "shards", "simulation"},
     {"models"},

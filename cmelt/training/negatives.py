@@ -111,7 +111,7 @@ def _most_different(reports: Ints, embeddings: NDArray[np.float32], rng: np.rand
 def _blocks(reports: Ints, rng: np.random.Generator) -> list[Ints]:
     """Return random, even blocks of at most BLOCK of the rows 0 … n − 1, each of which can be deranged."""
     count = -(-len(reports) // BLOCK)
-    if count == 1:
+    if count <= 1:
         return [np.arange(len(reports))]
     for _ in range(100):
         blocks = np.array_split(rng.permutation(len(reports)), count)

@@ -75,8 +75,8 @@ def signal_statistics(shards: ShardFolder) -> dict[str, Any]:
         return {"records": 0, "leads": {}}
     histogram = np.zeros((len(LEADS), 2**16), np.int64)
     for row in rows:
-        for lead, samples in enumerate(shards.ecg([row])[0]):
-            histogram[lead] += np.bincount(samples.astype(np.int32) + 2**15, minlength=2**16)
+        for of, samples in zip(histogram, shards.ecg([row])[0], strict=True):
+            of += np.bincount(samples.astype(np.int32) + 2**15, minlength=2**16)
     mv = (np.arange(2**16) - 2**15) * shards.manifest["lsb_uv"] * 1e-3
     leads = {}
     for lead, counts in zip(LEADS, histogram, strict=True):

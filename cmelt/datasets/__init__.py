@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from cmelt.config import did_you_mean
@@ -26,4 +27,9 @@ def dataset_class(name: str) -> type[Dataset]:
 
 def open_dataset(name: str, raw: Raw, **options: Any) -> Dataset:
     """Return data set `name` in folder `raw`; `options` are the family's own (PTB-XL: records100=True)."""
-    return dataset_class(name)(raw, **options)
+    kind = dataset_class(name)
+    known = [option for option in inspect.signature(kind).parameters if option != "raw"]
+    for option in options:
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}{did_you_mean(option, known)}; it has: {', '.join(known) or 'none'}")
+    return kind(raw, **options)

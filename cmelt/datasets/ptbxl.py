@@ -23,6 +23,9 @@ VERSIONS = {21_837: "1.0.1", 21_799: "1.0.3"}
 
 NEEDED = ("patient_id", "age", "sex", "device", "report", "scp_codes", "strat_fold")
 
+ROW_ERRORS = (ValueError, TypeError, OverflowError, SyntaxError, RecursionError, MemoryError)
+"""What a row that is not as published raises; the last three come from ast.literal_eval."""
+
 
 class PTBXL(Dataset):
     """PTB-XL in its published layout, at 500 or 100 Hz; with a file SIMULATED in it, cmelt's own imitation."""
@@ -44,7 +47,7 @@ class PTBXL(Dataset):
         if not raw.exists(TABLE):
             raise InputError(f"{raw.folder} has no {TABLE}; give the folder that the PTB-XL download unpacks to")
         try:
-            self.rows = list(csv.DictReader(io.StringIO(raw.read(TABLE).decode("utf-8-sig"), newline=""), strict=True))
+            self.rows = list(csv.DictReader(io.StringIO(raw.read(TABLE).decode("utf-8-sig"), newline=""), restval="", strict=True))
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{raw.folder}/{TABLE} cannot be read ({error}); download it again") from None
         absent = [name for name in (*NEEDED, self.column) if not self.rows or name not in self.rows[0]]
@@ -69,7 +72,7 @@ class PTBXL(Dataset):
                 yield source
             except RecordError as error:
                 yield Refused(key, path, error.reason, error.detail)
-            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # the last three: literal_eval
+            except ROW_ERRORS as error:
                 yield Refused(key, path, "bad_row", f"{TABLE}, record {number}: {error}")
 
 
@@ -81,6 +84,9 @@ def read_row(row: dict[str, Any], key: str, path: str) -> Source:
     codes = ast.literal_eval(row["scp_codes"])
     if not isinstance(codes, dict) or not all(isinstance(code, str) for code in codes):
         raise ValueError(f"scp_codes {row['scp_codes'][:80]!r}")
+    likelihoods = tuple(float(value) for value in codes.values())
+    if not all(map(math.isfinite, likelihoods)):
+        raise ValueError(f"likelihoods {likelihoods}")
     age = float(row["age"] or "nan")
     return Source(
         key=key,
@@ -93,5 +99,5 @@ def read_row(row: dict[str, Any], key: str, path: str) -> Source:
         device=" ".join(row["device"].split()),
         report_raw=row["report"],
         codes=tuple(codes),
-        likelihoods=tuple(float(value) for value in codes.values()),
+        likelihoods=likelihoods,
     )

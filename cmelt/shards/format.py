@@ -118,7 +118,7 @@ def npy_header(samples: int) -> bytes:
 def member(name: str, size: int) -> bytes:
     """Return the 512-byte ustar header of a plain file: no owner, no time, so that equal samples make equal bytes."""
     fields = name.encode("ascii").ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"0" * 11 + b"\0"
-    rest = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+    rest = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
     return fields + b"%06o\0 " % (sum(fields) + sum(rest) + 8 * ord(" ")) + rest
 
 

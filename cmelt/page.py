@@ -7,7 +7,6 @@ policy tells the browser to fetch nothing. Whatever comes from data is escaped.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +20,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from cmelt import __version__
-from cmelt.errors import REASONS, OutputError
+from cmelt.errors import REASONS
 from cmelt.labels import load_vocabulary
-from cmelt.plots import INK, plot_ecg, plot_histogram, svg
+from cmelt.plots import INK, plot_ecg, plot_histogram, svg, whole
 from cmelt.record import FLAGS
 
 SIMULATED = "-simulated"
@@ -34,16 +33,8 @@ def write_page(file: Path | str, template: str, **values: Any) -> Path:
     """Fill `template` and write it as `file`, whole or not at all; returns the path. Raises OutputError where it cannot be written."""
     path = Path(file)
     text = _environment().get_template(template).render(values)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose a folder that is yours") from None
+    with whole(path) as out:
+        out.write(text.encode())
     return path
 
 
@@ -72,7 +63,7 @@ def about_shards(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": manifest["samples"] / manifest["fs_hz"],
         "fs_hz": manifest["fs_hz"],
         "splits": ", ".join(f"{number(n)} {split}" for split, n in counts["splits"].items()),
-        "flow": [("kept", counts["kept"], "in the shards"), *((f"refused: {words(r)}", n, REASONS.get(r, "")) for r, n in refused)],
+        "flow": [("kept", counts["kept"], ""), *((f"refused: {words(r)}", n, REASONS.get(r, "")) for r, n in refused)],
         "folds": [(f"fold {fold}", n, "") for fold, n in counts["folds"].items()],
         "flags": [(words(flag), n, FLAGS.get(flag, "")) for flag, n in sorted(counts["flags"].items(), key=lambda item: -item[1])],
     }
@@ -88,6 +79,18 @@ def about_classes(codes: Sequence[Iterable[str]], tasks: Iterable[str]) -> list[
         if rows:
             found.append((task, sorted(rows, key=lambda row: -row[1])))
     return found
+
+
+@dataclass(frozen=True)
+class Score:
+    """A bar of an AUC chart: its label and what explains it; ``mark``: another model's AUC to set beside it."""
+
+    label: str
+    hint: str
+    auc: float | None
+    ci95: Sequence[float] | None = None
+    is_baseline: bool = False
+    mark: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import os
 import re
 import textwrap
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib import rc_context
@@ -257,17 +258,28 @@ def save(figure: Figure, file: Path | str) -> Path:
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise OutputError(f"{path}: pictures are written as .png, .svg or .pdf; name the file so")
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with _rc_lock, rc_context({"svg.hashsalt": "cmelt"}), whole(path) as out:
+        figure.savefig(out, format=kind, metadata=undated)
+    return path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a picture's or page's file for writing so that it appears whole or not at all; raises OutputError where it cannot be written."""
     part = path.with_name(path.name + ".part")
-    dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     try:
-        with _rc_lock, rc_context({"svg.hashsalt": "cmelt"}), part.open("wb") as out:
-            figure.savefig(out, format=kind, metadata=dated)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as out:
+            yield out
             out.flush()
             os.fsync(out.fileno())
         part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose a folder that exists and is yours") from None
-    return path
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+    finally:
+        if part.is_file():
+            part.unlink()
 
 
 def svg(figure: Figure, label: str) -> str:

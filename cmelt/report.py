@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmelt.errors import CheckpointError, InputError
 from cmelt.labels import load_vocabulary
-from cmelt.page import SIMULATED, about_classes, about_shards, auc, ecg_picture, number, percent, picture, write_page
+from cmelt.page import SIMULATED, Score, about_classes, about_shards, auc, ecg_picture, number, percent, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
@@ -61,7 +61,10 @@ def _chapter(run: Path) -> dict[str, Any]:
     facts = [(number(recipe["counts"]["train"]), "ECG–report pairs trained on"), (number(metrics[-1]["step"] if metrics else 0), "steps")]
     if "parameters" in recipe:
         facts.append((f"{recipe['parameters'] / 1e6:.1f} M", "parameters"))
-    facts += [(auc(result["best"]["macro_auc"]), f"{result['task']} AUC, {result['share']}") for result in results if result["best"]]
+    for result in results:
+        if result["best"]:
+            others = [f"{words(name)} {auc(base['macro_auc'])}" for name, base in result["best"]["baselines"].items()]
+            facts.append((auc(result["best"]["macro_auc"]), ", ".join([f"{result['task']} AUC", result["share"], *others])))
     return {
         "name": run.resolve().name,
         "simulated": any(folder.manifest["dataset"].endswith(SIMULATED) for folder in folders),
@@ -123,36 +126,45 @@ def _curves(metrics: list[dict[str, Any]]) -> list[Markup]:
 
 
 def _scores(result: dict[str, Any]) -> dict[str, Any]:
-    """Turn one result file into the rows of two charts: macro AUC by share of the labels, and AUC by class at the largest share."""
-    vocabulary = load_vocabulary(result["task"])
-    macro: list[Any] = []
+    """Turn one result file into the bars of two charts: macro AUC by share of the labels, and AUC by class at the largest share."""
+    describe = load_vocabulary(result["task"]).describe
+    macro: list[Score] = []
     by_share: dict[str, Any] = {}
     for entry in result["fractions"]:
         share = f"{percent(entry['fraction'])} of labels" if entry["fraction"] else ZERO_SHOT
         if "not_computed" in entry:
-            macro.append((f"{share}: not computed", entry["not_computed"], None, None, False))
+            macro.append(Score(f"{share}: not computed", entry["not_computed"], None))
             continue
         by_share[share] = entry
-        hint = f"{number(entry['n_train'])} training, {number(entry['n_test'])} test recordings; draws: {len(entry['seeds'])}"
-        macro.append((share, hint, entry["macro_auc"], entry["ci95"], False))
-        macro += [(name.replace("_", " "), share, b["macro_auc"], b["ci95"], True) for name, b in entry["baselines"].items()]
+        hint = f"{number(entry['n_test'])} test recordings"
+        if entry["fraction"]:
+            hint = f"{number(entry['n_train'])} training and {hint}; draws: {len(entry['seeds'])}"
+        macro.append(Score(share, hint, entry["macro_auc"], entry["ci95"]))
+        for name, base in entry["baselines"].items():
+            gain, bounds = base.get("difference"), base.get("difference_ci95")
+            paired = f"pre-trained minus this, paired: {gain:+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else share
+            macro.append(Score(words(name), paired, base["macro_auc"], base["ci95"], is_baseline=True))
     share = max(by_share, key=lambda name: by_share[name]["fraction"], default="")
-    per_class = by_share[share]["per_class"] if share else {}
-    known = {name: c for name, c in per_class.items() if c["auc"] is not None and np.isfinite(c["auc"])}
-    classes = [(f"{name} ({number(c['positives'])})", vocabulary.describe(name), c["auc"], c["ci95"], False) for name, c in known.items()]
-    lowest = min([0.4, *(min(value, *(ci or [value])) for _, _, value, ci, _ in macro + classes if value is not None)])
-    empty = [name for name in per_class if name not in known]
+    best = by_share.get(share, {"per_class": {}, "baselines": {}})
+    beside, marks = next(((words(name), base["per_class"]) for name, base in best["baselines"].items() if "per_class" in base), ("", {}))
+    reasons = best.get("left_out", {})
+    known = {name: c for name, c in best["per_class"].items() if c["auc"] is not None}
+    empty = [f"{name} ({reasons.get(name, 'no positives or no negatives')})" for name in best["per_class"] if name not in known]
+    classes = [
+        Score(f"{name} ({number(c['positives'])})", describe(name), c["auc"], c["ci95"], mark=marks.get(name)) for name, c in known.items()
+    ]
+    ends = [end for bar in macro + classes for end in (bar.auc, bar.mark, *(bar.ci95 or ())) if end is not None]
     return {
         "task": result["task"],
         "protocol": result["protocol"],
         "macro": macro,
         "classes": classes,
-        "low": np.floor(10 * lowest) / 10,
+        "low": np.floor(10 * min([0.4, *ends])) / 10,
         "share": share,
         "best": by_share.get(share),
         "by_share": by_share,
-        "note": "In brackets: positives in the test set."
-        + (f" Left out, for they have none or only such: {', '.join(empty)}." if empty else ""),
+        "beside": beside if classes else "",
+        "left_out": ", ".join(empty),
     }
 
 
@@ -172,7 +184,7 @@ def _seen_by_the_model(run: Path, folders: Sequence[ShardFolder], task: str) -> 
         for name in sorted(vocabulary.classes_of(codes[row]), key=vocabulary.classes.index):
             if reports[row] and row not in chosen.values():
                 chosen.setdefault(name, int(row))
-    picked = list(chosen.items())[:4] or [("", int(row)) for row in rows[:4]]
+    picked = list(chosen.items())[:5] or [("", int(row)) for row in rows[:4]]
     gallery = list(dict.fromkeys([*(reports[row] for _, row in picked), *(reports[row] for row in rows)]))
     gallery = [text for text in gallery if text][:GALLERY]
     ecg_mv = folder.ecg_mv([row for _, row in picked])

@@ -100,7 +100,7 @@ def test_files_are_whole_and_the_same_twice(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"\.png"):
         plots.plot_ecg(beats(), 500, tmp_path / "a.docx")
     with pytest.raises(OutputError, match="cannot be written"):
-        plots.plot_ecg(beats(), 500, tmp_path / "no folder" / "a.png")
+        plots.plot_ecg(beats(), 500, tmp_path / "a.png" / "b.png")
 
 
 def test_svg_is_safe_and_follows_the_page() -> None:

@@ -33,6 +33,10 @@ class SignalSettings(Settings):
     filter_order: int = Field(3, ge=1, le=8)
     notch_hz: float | Literal["mains"] = "mains"
     notch_q: float = Field(30.0, gt=0)
+    window: Literal["first", "centre", "all"] = "centre"
+    """Which part of a longer record is kept; all = every whole window, each a sample of its own."""
+    missing_leads: Literal["refuse", "zero"] = "refuse"
+    """What becomes of a record that lacks leads which the others do not give."""
 
 
 class ShardSettings(Settings):

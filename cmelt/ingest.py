@@ -11,7 +11,7 @@ import importlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ from cmelt.shards.read import ShardFolder
 from cmelt.shards.readme import readme
 from cmelt.shards.workers import available_cores, run_tasks
 from cmelt.shards.write import write_shard
-from cmelt.signal.condition import condition, window_samples
+from cmelt.signal.checks import check
+from cmelt.signal.condition import repair, window_samples, windows
 from cmelt.signal.decode import Decoded
 from cmelt.text.reports import clean_report
 
@@ -160,29 +161,35 @@ def make_records(
     """Yield the Record of each Source that has one; why others have none is added to `refused`."""
     for source in sources:
         try:
-            yield make_record(task, raw, source)
+            yield from make_windows(task, raw, source)
         except RecordError as error:
             refused.append(Refused(source.key, source.path, error.reason, error.detail))
         if advance:
             advance(1)
 
 
-def make_record(task: ShardTask, raw: Raw, source: Source) -> Record:
-    """Return the Record of one Source: decoded, conditioned, its report cleaned; raises RecordError."""
+def make_windows(task: ShardTask, raw: Raw, source: Source) -> list[Record]:
+    """Return what becomes of one Source, a Record a window: decoded, checked, conditioned, its report cleaned; raises RecordError."""
     decoded = resolve(task.decoder)(raw, source.path, **task.layout)
     raw_duration_s = decoded.signal.shape[1] / decoded.fs_hz
-    signal, start_s, flags = condition(decoded, task.recipe.signal, source.mains_hz or task.mains_hz)
-    return Record(
-        signal=signal,
-        fs_hz=task.recipe.signal.fs_hz,
-        source=source,
-        fs_raw_hz=decoded.fs_hz,
-        raw_duration_s=raw_duration_s,
-        start_s=start_s,
-        report=clean_report(source.report_raw, task.dataset),
-        signal_sha1=decoded.signal_sha1,
-        flags=[*source.flags, *flags],
-    )
+    flags = [*source.flags, *decoded.flags, *repair(decoded, task.recipe.signal)]
+    flags += check(decoded.signal, decoded.fs_hz, decoded.present)
+    found = windows(decoded, task.recipe.signal, source.mains_hz or task.mains_hz)
+    report = clean_report(source.report_raw, task.dataset)
+    return [
+        Record(
+            signal=window.signal,
+            fs_hz=task.recipe.signal.fs_hz,
+            source=replace(source, key=f"{source.key}_w{number:04d}") if len(found) > 1 else source,
+            fs_raw_hz=decoded.fs_hz,
+            raw_duration_s=raw_duration_s,
+            start_s=window.start_s,
+            report=report,
+            signal_sha1=decoded.signal_sha1,
+            flags=list(dict.fromkeys([*flags, *window.flags])),
+        )
+        for number, window in enumerate(found)
+    ]
 
 
 @functools.cache

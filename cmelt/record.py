@@ -21,7 +21,16 @@ FLAGS: dict[str, str] = {
     "gain_assumed": "the header gives no gain: 200 adu/mV, as the WFDB format says",
     "leads_derived": "limb leads that were absent were computed from two others",
     "nan_filled": "short gaps of invalid samples were bridged by straight lines",
-    "flat_lead": "at least one lead never changes",
+    "leads_zeroed": "leads that nothing gives were filled with zeros, as the recipe allows",
+    "flat_lead": "at least one lead does not change in half of its seconds or more",
+    "limb_leads_disagree": "the limb leads break their relations in more than 1 % of the samples, by more than 5 % of the QRS",
+    "augmented_leads_swapped": "aVR, aVL and aVF fit the relations under each other's names; nothing was changed",
+    "arm_leads_reversed": "lead I runs against V6, or against II and III: as if the arm electrodes were exchanged; nothing was changed",
+    "amplitude_unusual": "the median lead's beats are smaller than 0.3 mV or larger than 4.5 mV",
+    "gain_corrected": "the declared gain is known to be wrong for this database, and the amplitudes agree: the right one was used",
+    "gain_doubtful": "the declared gain is known to be wrong for this database, but the amplitudes do not bear it out: it was kept",
+    "saturated": "a lead rests on its own highest or lowest value again and again: the recorder was at its limit",
+    "mains_noise": "at least one lead carries more than 0.05 mV of 50 or 60 Hz",
     "report_from_labels": "there is no report: its text was made from the labels",
 }
 """The closed list of what may be said about a kept recording, each with what it means."""

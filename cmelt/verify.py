@@ -34,7 +34,7 @@ def verify(folder: Path | str) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "dataset": manifest["dataset"],
-        "samples": manifest["counts"]["kept"],
+        "samples": manifest["counts"]["windows"],
         "refused": sum(manifest["counts"]["refused"].values()),
         "shards": len(manifest["shards"]),
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
@@ -73,8 +73,8 @@ def check_tables(manifest: dict[str, Any], index: pa.Table, rejects: pa.Table) -
     yield from (f"counts.{name} is wrong" for name, value in tally.counts().items() if counts[name] != value)
     if counts["refused"] != refused:
         yield "counts.refused is wrong"
-    if counts["rows"] != len(rejects) + len(index):
-        yield f"{counts['rows']} rows, but {len(index)} kept and {len(rejects)} refused"
+    if counts["rows"] != len(rejects) + counts["kept"]:
+        yield f"{counts['rows']} rows, but {counts['kept']} kept and {len(rejects)} refused"
     keys = Counter(index.column("key").to_pylist())
     yield from (f"key {key!r} occurs {count} times" for key, count in keys.items() if count > 1)
     yield from (f"key {key!r} is not allowed" for key in keys if KEY.fullmatch(key) is None)

@@ -46,5 +46,5 @@ class Dataset(ABC):
 
 
 def key_of(path: str) -> str:
-    """Return a record's key: its file name without extension, with '_' for what a key cannot have."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", path.rpartition("/")[2].partition(".")[0])[:80] or "_"
+    """Return a record's key: its file name without extension, with '_' for what a key cannot have; room is left for a window's number."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", path.rpartition("/")[2].partition(".")[0])[:74] or "_"

@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cmelt.errors import OutputError
@@ -111,13 +113,16 @@ class Tally:
     """What the index holds, counted shard by shard."""
 
     def __init__(self) -> None:
-        self.kept = 0
+        self.kept = self.windows = 0
         self.splits: Counter[str] = Counter()
         self.folds: Counter[int] = Counter()
         self.flags: Counter[str] = Counter()
 
     def add(self, rows: pa.Table) -> None:
-        """Count one shard's rows."""
+        """Count one shard's rows: recordings, of which each counts once, and windows."""
+        self.windows += rows.num_rows
+        if len(pc.unique(rows.column("source"))) < rows.num_rows:
+            rows = rows.take(np.unique(rows.column("source").to_numpy(zero_copy_only=False), return_index=True)[1])
         self.kept += rows.num_rows
         self.splits.update(rows.column("split").to_pylist())
         self.folds.update(rows.column("fold").to_pylist())
@@ -127,6 +132,7 @@ class Tally:
         """Return the counts, in a fixed order."""
         return {
             "kept": self.kept,
+            "windows": self.windows,
             "splits": {split: self.splits[split] for split in SPLITS},
             "folds": {str(fold): count for fold, count in sorted(self.folds.items())},
             "flags": dict(sorted(self.flags.items())),

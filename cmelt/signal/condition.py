@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,23 +26,52 @@ def window_samples(settings: SignalSettings) -> int:
     return max(1, round(settings.fs_hz * settings.duration_s))
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a sample keeps: ``signal`` (12, samples) in mV at the recipe's rate, where it starts in the record in s, and flags."""
+
+    signal: NDArray[np.float32]
+    start_s: float
+    flags: list[str]
+
+
 def condition(decoded: Decoded, settings: SignalSettings, mains_hz: float) -> tuple[NDArray[np.float32], float, list[str]]:
-    """Return the window (12, samples) in mV at ``settings.fs_hz``, where it starts in s, and the flags of what was done."""
-    signal, fs_raw_hz = decoded.signal, decoded.fs_hz
-    flags = list(decoded.flags)
-    if signal.shape[1] < SHORTEST_S * fs_raw_hz:
-        raise RecordError("too_short", f"{signal.shape[1] / fs_raw_hz:.3f} s of signal")
+    """Return the first window (12, samples) in mV at ``settings.fs_hz``, where it starts in s, and the flags of what was done."""
+    flags = [*decoded.flags, *repair(decoded, settings)]
+    window = windows(decoded, settings, mains_hz)[0]
+    return window.signal, window.start_s, flags + window.flags
+
+
+def repair(decoded: Decoded, settings: SignalSettings) -> list[str]:
+    """Derive absent leads and bridge gaps of `decoded` in place; returns flags, raises RecordError for what cannot be mended."""
+    signal, fs_hz, flags = decoded.signal, decoded.fs_hz, []
+    if signal.shape[1] < SHORTEST_S * fs_hz:
+        raise RecordError("too_short", f"{signal.shape[1] / fs_hz:.3f} s of signal")
     if len(decoded.present) < len(LEADS):
-        missing = derive_leads(signal, present := set(decoded.present))
-        if missing:
+        recorded = len(decoded.present)
+        missing = derive_leads(signal, decoded.present)
+        if missing and settings.missing_leads == "refuse":
             raise RecordError("missing_leads", " ".join(missing))
-        flags += ["leads_derived"] if len(present) > len(decoded.present) else []
-    flags += mend(signal, fs_raw_hz)
-    flags += flat_leads(signal)
-    band, skipped = choose_band(settings, fs_raw_hz, mains_hz)
-    signal = filter_and_resample(signal, fs_raw_hz, settings.fs_hz, band)
-    window, start, fitted = fit(signal, window_samples(settings))
-    return window, start / settings.fs_hz, flags + skipped + fitted
+        flags += ["leads_derived"] if len(decoded.present) > recorded else []
+        if missing:
+            signal[[LEADS.index(lead) for lead in missing]] = 0
+            flags.append("leads_zeroed")
+    return flags + mend(signal, fs_hz) + flat_leads(signal, sorted(decoded.present))
+
+
+def windows(decoded: Decoded, settings: SignalSettings, mains_hz: float) -> list[Window]:
+    """Return the windows of a repaired record, filtered as a whole, at ``settings.fs_hz``."""
+    band, skipped = choose_band(settings, decoded.fs_hz, mains_hz)
+    signal = filter_and_resample(decoded.signal, decoded.fs_hz, settings.fs_hz, band)
+    samples = window_samples(settings)
+    excess = signal.shape[1] - samples
+    if excess < 0:
+        return [Window(np.pad(signal, ((0, 0), (0, -excess))), 0.0, [*skipped, "padded"])]
+    count = signal.shape[1] // samples if settings.window == "all" else 1
+    first = excess // 2 if settings.window == "centre" else 0
+    flags = [*skipped, *(["cropped"] if excess else [])]
+    starts = range(first, first + count * samples, samples)
+    return [Window(signal[:, start : start + samples], start / settings.fs_hz, list(flags)) for start in starts]
 
 
 def choose_band(settings: SignalSettings, fs_raw_hz: float, mains_hz: float) -> tuple[Band, list[str]]:
@@ -74,18 +105,9 @@ def mend(signal: NDArray[np.float32], fs_hz: float) -> list[str]:
     return ["nan_filled"] if filled else []
 
 
-def flat_leads(signal: NDArray[np.float32]) -> list[str]:
-    """Return the flag of a record with flat leads; raises RecordError no_signal where every lead is flat."""
-    flat = signal.max(axis=1) == signal.min(axis=1)
+def flat_leads(signal: NDArray[np.float32], present: list[int]) -> list[str]:
+    """Return the flag of a record with flat leads among `present`; raises RecordError no_signal where every one is flat."""
+    flat = signal.max(axis=1)[present] == signal.min(axis=1)[present]
     if flat.all():
         raise RecordError("no_signal", "every lead is flat")
     return ["flat_lead"] if flat.any() else []
-
-
-def fit(signal: NDArray[np.float32], samples: int) -> tuple[NDArray[np.float32], int, list[str]]:
-    """Return the central `samples` of `signal` (leads, n), or all of it and zeros after it; where it starts; flags."""
-    excess = signal.shape[1] - samples
-    if excess >= 0:
-        start = excess // 2
-        return signal[:, start : start + samples], start, ["cropped"] if excess else []
-    return np.pad(signal, ((0, 0), (0, -excess))), 0, ["padded"]

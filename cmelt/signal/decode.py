@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cmelt.errors import RecordError
 from cmelt.raw import Raw
 from cmelt.record import LEADS
+from cmelt.signal.gains import right_gains
 from cmelt.signal.header import MV_PER_UNIT, Channel, Header, parse_header
 from cmelt.signal.leads import map_leads
 
@@ -49,10 +50,11 @@ class Decoded:
 def decode(raw: Raw, path: str) -> Decoded:
     """Return the recording whose header is `path`; raises RecordError with the reason where it cannot be had."""
     header = read_header(raw, path)
-    channels = header.channels
+    channels, flags = header.channels, list[str]()
     folder = path[: path.rfind("/") + 1]
     if channels and all(c.format == 16 and c.samples_per_frame == 1 and c.skew == 0 for c in channels):
         stored = read_format16(raw, folder, header)
+        channels, flags = right_gains(path, channels, stored, header.fs_hz)
         mapped = map_leads([channel.name for channel in channels])
         plain = len(channels) == len(LEADS) and all(is_plain(c) and mapped.get(row) == (row, 1) for row, c in enumerate(channels))
         signal, uv = plain_to_leads(stored) if plain else to_leads(stored_to_mv(stored, channels), mapped)
@@ -64,7 +66,8 @@ def decode(raw: Raw, path: str) -> Decoded:
         raise RecordError("missing_leads", "none of the twelve leads is there")
     if uv.shape[1] == 0:
         raise RecordError("too_short", "no samples")
-    flags = ["gain_assumed"] if any(channels[channel].gain_assumed for channel, _ in mapped.values() if channels) else []
+    if any(channels[channel].gain_assumed for channel, _ in mapped.values() if channels):
+        flags.append("gain_assumed")
     return Decoded(signal, set(mapped), header.fs_hz, hashlib.sha1(uv.data, usedforsecurity=False).hexdigest(), flags)
 
 
@@ -137,12 +140,21 @@ def read_wfdb(raw: Raw, path: str, folder: str, header: Header) -> tuple[list[st
     """Return channel names and mV (channels, samples) as ``wfdb`` decodes them, once no file outside the folder is named."""
     import wfdb  # half a second; the common formats never need it
 
-    for part in [header] if not header.segments else [read_header(raw, f"{folder}{name}.hea") for name in header.segments if name != "~"]:
-        if part.segments:
+    parts = {path: header}
+    if header.segments:
+        names = [f"{folder}{name}.hea" for name in header.segments if name != "~"]
+        if len(set(names)) < len(names):
+            raise RecordError("bad_header", "a segment stands there twice")
+        parts |= {name: read_header(raw, name) for name in names}
+    files = list(parts)
+    for of, part in parts.items():
+        if part.segments and of != path:
             raise RecordError("bad_header", "segments within segments")
         check_sizes(raw, folder, part)
+        files += {folder + channel.file for channel in part.channels if channel.file != "~"}
     try:
-        record = wfdb.rdrecord(raw.local(path.removesuffix(".hea")), return_res=64)
+        with raw.on_disk(files) as there:
+            record = wfdb.rdrecord(f"{there}/{path.removesuffix('.hea')}", return_res=64)
     except WFDB_ERRORS as error:
         raise RecordError("unreadable", f"wfdb: {str(error).splitlines()[0][:120] if str(error) else type(error).__name__}") from None
     if record.p_signal is None:

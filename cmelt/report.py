@@ -12,7 +12,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from cmelt.errors import CheckpointError, InputError
-from cmelt.labels import load_vocabulary
+from cmelt.labels import TASKS, load_vocabulary
 from cmelt.page import SIMULATED, Score, about_classes, about_shards, auc, ecg_picture, number, percent, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
 from cmelt.record import LEADS
@@ -56,6 +56,7 @@ def _chapter(run: Path) -> dict[str, Any]:
     recipe = _json(run / "recipe.json")
     folders = [ShardFolder(folder) for folder in recipe["shards"]]
     results = [_scores(_json(file)) for file in sorted(run.glob("results/*.json"))]
+    results.sort(key=lambda result: list(TASKS).index(result["task"]))
     tasks = list(dict.fromkeys(result["task"] for result in results)) or ["superclass"]
     metrics = _metrics(run / "metrics.jsonl")
     facts = [(number(recipe["counts"]["train"]), "ECG–report pairs trained on"), (number(metrics[-1]["step"] if metrics else 0), "steps")]

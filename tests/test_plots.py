@@ -104,7 +104,7 @@ def test_files_are_whole_and_the_same_twice(tmp_path: Path) -> None:
 
 
 def test_svg_is_safe_and_follows_the_page() -> None:
-    title = "</text><script>alert(1)</script> $x & _"
+    title = "</text><script>alert(1)</script> $x_1$ & _"
     text = plots.svg(plots.plot_ecg(beats(), 500, title=title), label='a "<b>" & c')
     root = ET.fromstring(text)
     assert root.get("aria-label") == 'a "<b>" & c'

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from cmelt.config import did_you_mean
 from cmelt.errors import CheckpointError, ShardError, TaskError
-from cmelt.labels import load_vocabulary
+from cmelt.labels import TASKS, Vocabulary, load_vocabulary
 from cmelt.models.cmelt import CMELT
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
@@ -90,7 +90,9 @@ class Cohort:
         self.datasets = [str(folder.manifest["dataset"]) for folder in self.folders]
         folder_of, row_of, keys, patients, split, truth = [], [], [], [], [], []
         for number, (folder, dataset) in enumerate(zip(self.folders, self.datasets, strict=True)):
-            labels = self.vocabulary.targets(folder.column("codes"))  # type: ignore[arg-type]
+            codes: list[Sequence[str]] = folder.column("codes")  # type: ignore[assignment]
+            _refuse_foreign(folder, self.vocabulary, codes)
+            labels = self.vocabulary.targets(codes)
             rows = np.flatnonzero(labels.any(1))
             key, patient, fold = (np.asarray(folder.column(name), dtype=object)[rows] for name in ("key", "patient_id", "split"))
             folder_of.append(np.full(len(rows), number))
@@ -193,6 +195,17 @@ def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
                 f"{folder.path} holds {folder.samples} samples at {folder.fs_hz:g} Hz, {first.path} {first.samples} at {first.fs_hz:g} Hz; "
                 "ingest both with the same recipe"
             )
+
+
+def _refuse_foreign(folder: ShardFolder, vocabulary: Vocabulary, codes: Sequence[Sequence[str]]) -> None:
+    """Raise TaskError where PTB-XL's statements stand behind a task of another data set: some names (AFIB, 1AVB) are in both."""
+    distinct = {code for some in codes for code in some}
+    statements = load_vocabulary("all")
+    if vocabulary.table != statements.table and len(statements.unknown(distinct)) < len(vocabulary.unknown(distinct)):
+        tasks = ", ".join(name for name, (table, _) in TASKS.items() if table == statements.table)
+        raise TaskError(
+            f"{folder.path} is labelled with PTB-XL's statements, not with codes of task {vocabulary.name!r}; tasks for it: {tasks}"
+        )
 
 
 def _names(folders: Sequence[ShardFolder]) -> str:

@@ -75,10 +75,13 @@ def features_trivial(ecg_mv: Ecg, fs_hz: float) -> NDArray[np.float32]:
 
 def mean_rr_s(ecg_mv: Ecg, fs_hz: float) -> NDArray[np.float64]:
     """Return the mean RR interval of each ECG (N,) in s, from peaks of the summed slope; the record's length where there is one beat."""
-    energy = uniform_filter1d((np.diff(ecg_mv, axis=-1) ** 2).sum(1), max(1, round(0.08 * fs_hz)), axis=-1)
+    smooth = uniform_filter1d(ecg_mv, max(1, round(0.03 * fs_hz)), axis=-1)  # else white noise, not the QRS, has the slopes
+    energy = uniform_filter1d((np.diff(smooth, axis=-1) ** 2).sum(1), max(1, round(0.08 * fs_hz)), axis=-1)
+    low, high = np.percentile(energy, [50, 98], axis=-1)
     out = np.full(len(ecg_mv), ecg_mv.shape[-1] / fs_hz)
     for number, one in enumerate(energy):
-        peaks, _ = find_peaks(one, height=0.25 * np.percentile(one, 98), distance=max(1, round(0.25 * fs_hz)))
+        level = low[number] + 0.25 * (high[number] - low[number])
+        peaks, _ = find_peaks(one, height=level, distance=max(1, round(0.25 * fs_hz)))
         if len(peaks) > 1:
             out[number] = np.diff(peaks).mean() / fs_hz
     return out

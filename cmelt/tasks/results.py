@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
 from cmelt import __version__
+from cmelt.labels import load_vocabulary
 from cmelt.metrics import Floats, auroc, difference, interval, macro, weighted_auroc
 from cmelt.shards.write import open_whole, write_whole
 
@@ -141,38 +143,50 @@ def write_results(
 def table(result: dict[str, Any]) -> Group:
     """Return a result for the terminal: macro AUROC by share of the labels, then AUROC by class at the largest share."""
     computed = [entry for entry in result["fractions"] if "not_computed" not in entry]
-    baselines = list(dict.fromkeys(name for entry in computed for name in entry["baselines"]))
-    of_labels = Table(title=f"{result['task']}, protocol {result['protocol']}, {result['checkpoint']}", title_justify="left")
-    for column in ("labels", "training", "test", "macro AUC [95 %]"):
-        of_labels.add_column(column, justify="left" if column == "labels" else "right")
-    for name in baselines:
-        of_labels.add_column(name.replace("_", " "), justify="right")
-        of_labels.add_column("difference [95 %]", justify="right")
+    title = f"{result['task']} · protocol {result['protocol']} · {result['checkpoint']}"
+    shares = _table(title, "labels", "training", "", "macro AUC", "95 %")
     for entry in result["fractions"]:
-        share = f"{entry['fraction']:.0%}" if entry["fraction"] else "none"
+        head = (f"{entry['fraction']:.0%}" if entry["fraction"] else "none", str(entry["n_train"]))
         if "not_computed" in entry:
-            of_labels.add_row(share, str(entry["n_train"]), "", entry["not_computed"])
+            shares.add_row(*head, "not computed", "", "")
             continue
-        cells = [share, str(entry["n_train"]), str(entry["n_test"]), with_bounds(entry["macro_auc"], entry["ci95"])]
-        for name in baselines:
-            base = entry["baselines"][name]
-            cells += [with_bounds(base["macro_auc"], base["ci95"]), with_bounds(base["difference"], base["difference_ci95"], "+.3f")]
-        of_labels.add_row(*cells)
+        shares.add_row(*head, "[bold]model[/]", *_cells(entry["macro_auc"], entry["ci95"]))
+        for name, base in entry["baselines"].items():
+            shares.add_row("", "", name.replace("_", " "), *_cells(base["macro_auc"], base["ci95"]))
+            shares.add_row("", "", "model minus it", *_cells(base["difference"], base["difference_ci95"], "+.3f"))
     if not computed:
-        return Group(of_labels)
+        shares.caption = "; ".join(f"{entry['fraction']:.0%}: {entry['not_computed']}" for entry in result["fractions"])
+        return Group(shares)
     last = computed[-1]
-    by_class = Table(title=f"by class, {last['fraction']:.0%} of the labels" if last["fraction"] else "by class", title_justify="left")
-    by_class.add_column("class")
-    for column in ("positives", "AUC [95 %]", *(name.replace("_", " ") for name in baselines)):
-        by_class.add_column(column, justify="right")
+    shares.caption = f"{last['n_test']} test recordings; intervals: bootstrap over test patients"
+    baselines = [name.replace("_", " ") for name in last["baselines"]]
+    share = f"{last['fraction']:.0%} of the labels" if last["fraction"] else "no labels"
+    by_class = _table(f"by class · {share}", "class", "positives", "", "AUC", "95 %", *baselines)
+    vocabulary = load_vocabulary(result["task"])
     for name, one in last["per_class"].items():
-        cells = [name, str(one["positives"]), with_bounds(one["auc"], one["ci95"]) if one["auc"] is not None else last["left_out"][name]]
-        by_class.add_row(*cells, *(with_bounds(last["baselines"][base]["per_class"][name], None) for base in baselines))
-    return Group(of_labels, by_class)
+        if name not in last["left_out"]:
+            others = (_number(base["per_class"][name]) for base in last["baselines"].values())
+            by_class.add_row(name, str(one["positives"]), vocabulary.describe(name), *_cells(one["auc"], one["ci95"]), *others)
+    reasons: dict[str, list[str]] = {}
+    for name, reason in last["left_out"].items():
+        reasons.setdefault(reason, []).append(name)
+    by_class.caption = "; ".join(f"left out, {reason}: {', '.join(names)}" for reason, names in reasons.items())
+    return Group(shares, by_class)
 
 
-def with_bounds(value: float | None, bounds: Sequence[float] | None, form: str = ".3f") -> str:
-    """Return a number with its interval, as in ``0.812 [0.790, 0.834]``."""
-    if value is None:
-        return "–"
-    return f"{value:{form}}" + (f" [{bounds[0]:{form}}, {bounds[1]:{form}}]" if bounds else "")
+def _table(title: str, *columns: str) -> Table:
+    """Return an empty table whose first and third columns are words and the others numbers."""
+    out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        out.add_column(column, justify="left" if number in (0, 2) else "right", no_wrap=True)
+    return out
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    """Return a number for a table, a dash where there is none."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _cells(value: float | None, bounds: Sequence[float] | None, form: str = ".3f") -> tuple[str, str]:
+    """Return a number and its interval for a table."""
+    return _number(value, form), f"{bounds[0]:{form}} … {bounds[1]:{form}}" if bounds else ""

@@ -57,7 +57,8 @@ def draw(truth: NDArray[np.int8], fraction: float, seed: int) -> Rows:
     if size >= n:
         return np.arange(n)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, train_size=size, test_size=n - size, random_state=seed)
-    rows, _ = next(splitter.split(truth, truth))
+    strata = truth if truth.shape[1] > 1 else np.hstack([truth, 1 - truth])  # the library wants more than one column
+    rows, _ = next(splitter.split(strata, strata))
     drawn = np.zeros(n, bool)
     drawn[rows] = True
     rng = np.random.default_rng(seed)

@@ -55,7 +55,7 @@ def zeroshot(
     model = load_model(opened, cohort)
     ecg = encoder_features(model, cohort, "embeddings", quiet, np.concatenate([test, val]))["embedding"]
     words = {kind: prompts(task, kind) for kind in TEXTS}
-    vectors = {kind: class_vectors(model, words[kind]) for kind in TEXTS}
+    vectors = class_vectors(model, words)
 
     score = similarities(ecg[: len(test)], vectors[texts], similarity)
     own = evaluate(truth, [score], resample_weights(cohort.patients[test]), usable)
@@ -89,13 +89,17 @@ def prompts(task: str, kind: str) -> dict[str, list[str]]:
     return out
 
 
-def class_vectors(model: CMELT, words: Mapping[str, Sequence[str]]) -> tuple[Floats, Floats]:
-    """Return the mean embedding (C, D) of each class's texts, and the mean of the same scaled to length 1 (C, D)."""
-    flat = [text for texts in words.values() for text in texts]
-    vectors = model.encode_text(flat).double().cpu().numpy()
-    ends = np.cumsum([len(texts) for texts in words.values()])[:-1]
-    raw, unit = (np.stack([part.mean(0) for part in np.split(x, ends)]) for x in (vectors, _unit(vectors)))
-    return raw, unit
+def class_vectors(model: CMELT, words: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, tuple[Floats, Floats]]:
+    """Return, for each kind of texts, the mean embedding (C, D) of each class's texts, and the mean of the same at length 1 (C, D)."""
+    distinct = list(dict.fromkeys(text for classes in words.values() for texts in classes.values() for text in texts))
+    row = {text: number for number, text in enumerate(distinct)}
+    raw = model.encode_text(distinct).double().cpu().numpy()
+    unit = _unit(raw)
+    out = {}
+    for kind, classes in words.items():
+        rows = [[row[text] for text in texts] for texts in classes.values()]
+        out[kind] = np.stack([raw[r].mean(0) for r in rows]), np.stack([unit[r].mean(0) for r in rows])
+    return out
 
 
 def similarities(ecg: NDArray[np.floating], vectors: tuple[Floats, Floats], how: str) -> Floats:

@@ -1,0 +1,82 @@
+"""Zero-shot: texts stand for classes, and the score is their similarity to an ECG."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+
+from cmelt import __version__
+from cmelt.errors import TaskError
+from cmelt.labels import TASKS, load_vocabulary
+from cmelt.models.cmelt import CMELT
+from cmelt.tasks.zeroshot import SIMILARITIES, TEXTS, class_vectors, prompts, similarities, table, zeroshot
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_class_has_texts_of_every_kind(task: str) -> None:
+    for kind in TEXTS:
+        texts = prompts(task, kind)
+        assert tuple(texts) == load_vocabulary(task).classes
+        assert all(words and all(text and "{" not in text for text in words) for words in texts.values())
+    assert len(prompts(task, "all")[load_vocabulary(task).classes[0]]) > 4
+
+
+def test_zeroshot_writes_what_it_returns(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in text encoder that reads the class off the name gives the ECG's own direction, so the right class is nearest."""
+    names = [texts[0] for texts in prompts("superclass", "name").values()]
+
+    def ecg_features(self: CMELT, ecg: np.ndarray, batch: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+        power = torch.from_numpy(ecg[:, :10].reshape(len(ecg), 5, -1).std(-1))  # the made-up classes lie in pairs of leads
+        return power - power.mean(1, keepdim=True), power
+
+    def encode_text(self: CMELT, texts: list[str]) -> torch.Tensor:
+        return torch.stack([torch.eye(5)[names.index(text)] if text in names else torch.full((5,), 0.2) for text in texts])
+
+    monkeypatch.setattr(CMELT, "ecg_features", ecg_features)
+    monkeypatch.setattr(CMELT, "encode_text", encode_text)
+    result = zeroshot(run, texts="name", quiet=True)
+    (entry,) = result["fractions"]
+    assert (entry["fraction"], entry["n_train"], entry["n_test"], entry["baselines"]) == (0, 0, 24, {})
+    assert entry["macro_auc"] > 0.9
+    assert entry["ci95"][0] > 0.8
+    assert result["rule"] == {"texts": "name", "similarity": "cosine"}
+    assert len(result["validation"]) == len(TEXTS) * len(SIMILARITIES)
+    assert result["validation"]["name, cosine"] > 0.9
+    assert {"version": __version__} | result == json.loads((run / "results/zeroshot-superclass.json").read_text())
+    predictions = pq.read_table(run / "results/zeroshot-superclass.parquet")
+    assert (predictions.num_rows, set(predictions["fraction"].to_pylist())) == (24 * 5, {0.0})
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table(result))
+    assert "normal ecg" in console.export_text()
+
+
+def test_zeroshot_with_the_models_own_texts(run: Path) -> None:
+    result = zeroshot(run, similarity="softmax", quiet=True)
+    assert 0 <= result["fractions"][0]["macro_auc"] <= 1
+    assert result["texts"]["MI"][0] == "myocardial infarction"
+    with pytest.raises(TaskError, match="no similarity 'cosin'; known: cosine"):
+        zeroshot(run, similarity="cosin", quiet=True)
+
+
+def test_similarities_are_what_they_say(run: Path) -> None:
+    model = CMELT.from_pretrained(run)
+    words = {"two": {"a": ["sinus rhythm", "normal ecg"], "b": ["left axis deviation"], "c": ["pacemaker"]}}
+    vectors = class_vectors(model, words)["two"]
+    text = model.encode_text(["sinus rhythm", "normal ecg", "left axis deviation", "pacemaker"]).numpy().astype(float)
+    ecg = np.random.default_rng(0).normal(size=(6, text.shape[1]))
+    np.testing.assert_allclose(similarities(ecg, vectors, "dot")[:, 0], ecg @ (text[0] + text[1]) / 2, atol=1e-5)
+    length = np.linalg.norm
+    cosine = [[ecg[i] @ t / length(ecg[i]) / length(t) for t in text] for i in range(6)]
+    cosine = np.array(cosine)
+    expected = np.column_stack([cosine[:, :2].mean(1), cosine[:, 2], cosine[:, 3]])
+    np.testing.assert_allclose(similarities(ecg, vectors, "cosine"), expected, atol=1e-5)
+    share = similarities(ecg, vectors, "softmax")
+    np.testing.assert_allclose(share.sum(1), 1)
+    np.testing.assert_allclose(share[:, 1] / share[:, 2], np.exp((expected[:, 1] - expected[:, 2]) / 0.1), rtol=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cmelt.simulation.cases import Case
 from cmelt.simulation.changes import CHANGES, discordant
-from cmelt.simulation.heart import LEAD_VECTORS, Array, Heart, rotation
+from cmelt.simulation.heart import BASAL, CHEST_OF_P, CHEST_OF_QRS, CHEST_OF_T, LEAD_VECTORS, TERMINAL, U_WAVE, Array, Heart, rotation
 
 CAUSES: dict[str, tuple[str, ...]] = {
     "ABQRS": ("IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LAFB", "CRBBB", "IVCD", "WPW", "IRBBB"),
@@ -25,9 +25,11 @@ CAUSES: dict[str, tuple[str, ...]] = {
 
 @dataclass(slots=True)
 class Body:
-    """What eight leads see of a dipole, (8, 3), how chest leads bend it, and the record's gain by breath."""
+    """What eight leads see of the dipole of each wave, (8, 3), how chest leads bend it, and how the heart turns with breath."""
 
-    leads: Array
+    p: Array
+    qrs: Array
+    t: Array
     bend: Array
     breath_deg: float
     breath_hz: float
@@ -36,41 +38,50 @@ class Body:
 def make_body(case: Case, rng: np.random.Generator) -> Body:
     """Place electrodes on a patient; a second record of the same patient has them nearly where they were."""
     own = np.random.default_rng(case.patient.seed)
-    leads = LEAD_VECTORS.copy()
-    length = np.linalg.norm(leads[2:], axis=1, keepdims=True)
-    habit, today = own.normal(0, 1, (6, 3)), rng.normal(0, 1, (6, 3))
-    leads[2:] += length * (0.09 * habit + 0.06 * today)
-    leads[2:] *= np.exp(0.12 * own.normal(0, 1, (6, 1)) + 0.06 * rng.normal(0, 1, (6, 1)))
+    shift = 0.09 * own.normal(0, 1, (6, 3)) + 0.07 * rng.normal(0, 1, (6, 3))
+    shift[:, 1] += 0.10 * own.normal() + 0.05 * rng.normal()  # all of them higher or lower
+    near = np.exp(0.13 * own.normal(0, 1, (6, 1)) + 0.06 * rng.normal(0, 1, (6, 1)))
+    views = []
+    for chest, moved in ((CHEST_OF_P, 0.5), (CHEST_OF_QRS, 1.0), (CHEST_OF_T, 1.0)):
+        length = np.linalg.norm(chest, axis=1, keepdims=True)
+        views.append(np.vstack([LEAD_VECTORS[:2], near * (chest + moved * shift * length)]))
     bend = np.zeros((8, 3))
-    bend[2:] = 0.10 * length * own.normal(0, 1, (6, 3))
-    return Body(leads, bend, breath_deg=float(rng.lognormal(np.log(2.5), 0.6)), breath_hz=float(rng.uniform(0.17, 0.33)))
+    bend[2:] = 0.10 * own.normal(0, 1, (6, 3))
+    breath = float(rng.lognormal(np.log(2.5), 0.6))
+    return Body(*views, bend, breath, float(rng.uniform(0.17, 0.33)))
 
 
 def make_heart(case: Case, rng: np.random.Generator) -> Heart:
     """Make the patient's own heart, then let every shown finding change it, in the order of CHANGES."""
     own = np.random.default_rng(case.patient.seed + 1)
     heart = Heart()
-    old = (case.age - 55) / 20
-    gain = float(own.lognormal(-0.05 * old + (0.05 if case.patient.male else -0.03), 0.20))
-    heart.qrs.vector_mv *= gain * own.lognormal(0, 0.13, (5, 1))
-    heart.qrs.vector_mv += 0.06 * own.normal(0, 1, (5, 3)) * gain
-    heart.qrs.stretch(float(own.lognormal(0.02 if case.patient.male else -0.05, 0.07)))
-    heart.t.vector_mv *= own.lognormal(-0.12 * old + (0.10 if case.patient.male else -0.10), 0.30)
-    heart.t.vector_mv[:2] += 0.035 * own.normal(0, 1, (2, 3))
+    male = 1.0 if case.patient.male else -1.0
+    old = (case.age - 55) / 20 + (0.0 if case.patient.normal else 0.25)  # illness ages a heart
+    gain = float(own.lognormal(0.08 * male - 0.03 * old - (0.0 if case.patient.normal else 0.05), 0.17))
+    heart.qrs.vector_mv *= gain * own.lognormal(0, 0.12, (5, 1))
+    heart.qrs.vector_mv[[BASAL, TERMINAL], 2] *= np.exp(0.10 * male - 0.12 * old)
+    heart.qrs.vector_mv += 0.07 * own.normal(0, 1, (5, 3)) * gain
+    heart.qrs.stretch(float(own.lognormal(0.035 * male, 0.06)))
+    for _ in range(3):  # notches: no two hearts spread the wave alike
+        heart.qrs.add(own.uniform(0.012, 0.062), own.uniform(0.0025, 0.0045), 0.08 * own.normal(0, 1, 3))
+    heart.t.vector_mv *= own.lognormal(-0.08 * old - (0.0 if case.patient.normal else 0.20), 0.30)
+    heart.t.vector_mv += np.array([0.02, 0.005, -0.045]) * male
+    heart.t.vector_mv[:2] += np.array([0.04, 0.025, 0.04]) * own.normal(0, 1, (2, 3))
+    heart.t.vector_mv[U_WAVE] *= own.lognormal(0, 0.6)
     heart.t.width_s *= own.lognormal(0, 0.08)
-    heart.st.vector_mv *= own.lognormal(0.2 if case.patient.male else -0.3, 0.4)
+    heart.st.vector_mv *= np.exp(0.3 * male - 0.15 * old) * own.lognormal(0, 0.4)
     heart.st.vector_mv += 0.008 * own.normal(0, 1, (2, 3))
-    heart.p.vector_mv *= own.lognormal(0, 0.22)
-    heart.p.vector_mv += 0.008 * own.normal(0, 1, (3, 3))
+    heart.p.vector_mv *= own.lognormal(0, 0.25)
+    heart.p.vector_mv += 0.022 * own.normal(0, 1, (3, 3)) * np.array([[1], [1], [0.3]])
     heart.pr_s = float(np.clip(own.normal(0.153 + 0.006 * old, 0.018), 0.11, 0.20))
-    heart.qt_stretch = float(own.lognormal(0.0 if case.patient.male else 0.02, 0.035))
-    whole = rotation(own.normal(0, 10), own.normal(0, 12), own.normal(-9 * old, 15))
-    heart.rotate(whole)
-    heart.t.vector_mv = heart.t.vector_mv @ rotation(own.normal(0, 12), own.normal(8 * old, 12), own.normal(0, 12)).T
+    heart.qt_stretch = float(own.lognormal(-0.01 * male, 0.035))
+    heart.rotate(rotation(own.normal(0, 6), own.normal(0, 9), own.normal(-2 * old, 6)))
+    heart.qrs.vector_mv = heart.qrs.vector_mv @ rotation(own.normal(0, 8), own.normal(0, 12), own.normal(1 - 10 * old - 5 * male, 15)).T
+    heart.t.vector_mv = heart.t.vector_mv @ rotation(own.normal(0, 7), own.normal(5 * old, 10), own.normal(0, 5)).T
     for code in CHANGES:
         if code in case.shown and not any(cause in case.shown for cause in CAUSES.get(code, ())):
             CHANGES[code](heart, case.shown[code], rng)
-    heart.qrs.vector_mv *= rng.lognormal(0, 0.04)
+    heart.qrs.vector_mv *= rng.lognormal(0, 0.05)
     heart.t.vector_mv *= rng.lognormal(0, 0.10)
     return heart
 

@@ -39,7 +39,7 @@ WALLS: dict[str, tuple[float, float, float]] = {
     "posterior": (0.15, 0.10, 1.00),
     "inferoposterior": (0.10, 0.75, 0.70),
     "inferoposterolateral": (0.55, 0.60, 0.60),
-    "unspecific": (0.80, 0.35, -0.35),
+    "unspecific": (0.95, 0.30, 0.05),
 }
 """From the middle of the heart to each wall."""
 
@@ -54,16 +54,17 @@ def infarct(name: str, heart: Heart, severity: float, rng: np.random.Generator) 
     """Turn early forces away from the dead wall (Q waves, lost R); by age of the infarct raise ST or invert T there."""
     to_wall = wall(name, rng)
     size = heart.size()
-    early = 0.12 + 0.55 * severity
+    early = 0.15 + 0.72 * severity
     reach = np.zeros(len(heart.qrs.centre_s))
-    reach[[SEPTAL, ANTERIOR, MAIN, BASAL]] = 0.25, 0.55, 0.50, 0.15
+    reach[[SEPTAL, ANTERIOR, MAIN, BASAL]] = 0.45, 0.90, 0.80, 0.25
     along = np.clip(heart.qrs.vector_mv @ to_wall, 0, None)
-    lost = reach * early * (0.45 * size + 0.9 * along)
+    lost = reach * early * (0.40 * size + 0.9 * along)
     heart.qrs.vector_mv -= lost[:, None] * to_wall
     stage = rng.choice(3, p=[0.07, 0.28, 0.65])  # acute, weeks old, old
     st = np.array([0.30, 0.10, 0.02])[stage] * severity * rng.lognormal(0, 0.4)
-    t = np.array([0.15, -0.45, -0.22])[stage] * (0.3 + 0.7 * severity) * rng.lognormal(0, 0.4)
+    t = np.array([0.15, -0.35, -0.08])[stage] * (0.3 + 0.7 * severity) * rng.lognormal(0, 0.4)
     heart.st.vector_mv += np.array([[st], [st]]) * to_wall
+    heart.t.vector_mv[:2] *= 1 - 0.35 * severity
     heart.t.vector_mv[T_MAIN] += t * to_wall
     heart.t.vector_mv[T_SHOULDER] += 0.5 * t * to_wall
 
@@ -81,8 +82,8 @@ def ischaemia(name: str, heart: Heart, severity: float, rng: np.random.Generator
     to_wall = wall(name, rng)
     depth = (0.02 + 0.09 * severity) * rng.lognormal(0, 0.3)
     turned = (0.14 + 0.30 * severity) * rng.lognormal(0, 0.3)
-    heart.st.vector_mv[ST_LATE] -= depth * to_wall
-    heart.st.vector_mv[ST_EARLY] -= 0.7 * depth * to_wall
+    heart.st.vector_mv[ST_LATE] -= 1.3 * depth * to_wall
+    heart.st.vector_mv[ST_EARLY] -= 1.0 * depth * to_wall
     heart.t.vector_mv[T_MAIN] -= turned * to_wall
     heart.t.vector_mv[T_SHOULDER] -= 0.6 * turned * to_wall
 
@@ -153,9 +154,9 @@ def left_bundle(complete: bool, heart: Heart, severity: float, rng: np.random.Ge
     share = 0.75 + 0.25 * severity if complete else 0.25 + 0.3 * severity
     size = heart.size() * rng.lognormal(0, 0.15)
     q = heart.qrs
-    left = np.array([[0.10, 0.10, 0.10], [0.35, 0.20, 0.35], [0.75, 0.25, 0.85], [0.85, 0.05, 0.95], [0.35, -0.05, 0.40]]) * size
-    slow = np.array([14, 34, 58, 88, 116]) / 1000
-    wide = np.array([8, 10, 13, 15, 12]) / 1000
+    left = np.array([[0.15, 0.02, -0.03], [0.33, 0.12, 0.68], [0.40, 0.08, 1.02], [0.58, -0.12, 0.66], [0.40, -0.20, 0.28]]) * 1.45 * size
+    slow = np.array([18, 40, 65, 92, 111]) / 1000
+    wide = np.array([9, 11, 12, 12, 10]) / 1000
     q.vector_mv[:5] = (1 - share) * q.vector_mv[:5] + share * left
     q.centre_s[:5] = (1 - share) * q.centre_s[:5] + share * slow
     q.width_s[:5] = (1 - share) * q.width_s[:5] + share * wide
@@ -165,20 +166,25 @@ def left_bundle(complete: bool, heart: Heart, severity: float, rng: np.random.Ge
 
 def right_bundle(complete: bool, heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Add a late slow force to the right and front; with a complete block T turns away from it."""
-    right = np.array([-0.75, 0.10, -0.55]) + rng.normal(0, 0.12, 3)
+    right = np.array([-0.60, 0.05, -0.50]) + rng.normal(0, 0.12, 3)
+    q = heart.qrs.vector_mv
     if complete:
-        strength = (0.45 + 0.45 * severity) * rng.lognormal(0, 0.2)
-        heart.qrs.vector_mv[[BASAL, TERMINAL]] *= np.array([[0.75], [0.3]])
-        heart.qrs.add(0.092, 0.015, strength * right)
-        heart.qrs.add(0.118, 0.013, 0.45 * strength * right)
+        strength = (0.75 + 0.60 * severity) * rng.lognormal(0, 0.2)
+        q[BASAL] *= 0.55
+        q[BASAL, 2] *= 0.4
+        q[TERMINAL] *= 0.15
+        heart.qrs.add(0.080, 0.013, strength * right)
+        heart.qrs.add(0.105, 0.013, 0.55 * strength * right)
         heart.delay_repolarisation(0.035)
-        heart.t.vector_mv[T_MAIN] -= 0.30 * strength * right
-        heart.t.vector_mv[T_SHOULDER] -= 0.25 * strength * right
+        heart.t.vector_mv[T_MAIN] -= 0.25 * strength * right
+        heart.t.vector_mv[T_SHOULDER] -= 0.30 * strength * right
     else:
-        strength = (0.20 + 0.30 * severity) * rng.lognormal(0, 0.2)
-        heart.qrs.vector_mv[TERMINAL] *= 0.5
-        heart.qrs.add(0.078, 0.009, strength * right)
-        heart.delay_repolarisation(0.010)
+        strength = 0.40 + 0.55 * severity
+        q[BASAL, 2] *= 1 - 0.6 * strength
+        q[TERMINAL] *= 1 - 0.8 * strength
+        heart.qrs.add(0.070, 0.009, strength * np.array([0.85, 1.0, 0.85]) * right * rng.lognormal(0, 0.2))
+        heart.t.vector_mv[:2, 2] += 0.06 * severity
+        heart.delay_repolarisation(0.008)
 
 
 def turn_frontal(heart: Heart, target_deg: float, share: float) -> None:
@@ -193,11 +199,13 @@ def turn_frontal(heart: Heart, target_deg: float, share: float) -> None:
 
 def left_anterior_fascicle(heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Aim early forces down, then the rest up and to the left; QRS a little wider."""
-    turn_frontal(heart, rng.normal(-50, 7), 0.75 + 0.25 * severity)
-    heart.qrs.vector_mv[SEPTAL] += np.array([-0.03, 0.12, 0.0])
-    heart.qrs.vector_mv[ANTERIOR] += np.array([0.0, 0.16, 0.05])
-    heart.qrs.vector_mv[BASAL] += np.array([0.0, -0.20, 0.05]) * severity
-    heart.qrs.stretch(1.06)
+    share = 0.55 + 0.45 * severity
+    q = heart.qrs.vector_mv
+    up = np.array([[-0.02, 0.05, -0.10], [0.25, 0.03, -0.20], [0.62, -0.12, 0.05], [0.14, -0.38, 0.36], [-0.08, -0.33, 0.24]])
+    up = up * heart.size() + rng.normal(0, 0.06, (5, 3))
+    q[:5] = (1 - share) * q[:5] + share * up
+    heart.qrs.centre_s[TERMINAL] += 0.006 * share
+    heart.qrs.stretch(1.08)
 
 
 def left_posterior_fascicle(heart: Heart, severity: float, rng: np.random.Generator) -> None:
@@ -235,12 +243,14 @@ def long_pr(heart: Heart, severity: float, rng: np.random.Generator) -> None:
 
 def left_ventricle(heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Let the forces to the left and back grow."""
-    grow = 1.12 + 0.65 * severity
-    heart.qrs.vector_mv[[MAIN, BASAL]] *= grow
-    heart.qrs.vector_mv[MAIN] += np.array([0.10, -0.05, 0.10]) * severity
-    heart.qrs.vector_mv[BASAL] += np.array([0.15, -0.10, 0.20]) * severity
-    heart.qrs.stretch(1 + 0.08 * severity)
-    discordant(heart, 0.25 * severity * rng.uniform(0.3, 1.2))
+    q = heart.qrs.vector_mv
+    q[[MAIN, BASAL]] *= np.array([1.22 + 0.45 * severity, 1.40 + 0.50 * severity, 1.25 + 0.90 * severity])
+    q[BASAL] += np.array([0.25, -0.15, 0.10]) * severity * heart.size()
+    q[TERMINAL, 0] += 0.25 * severity
+    heart.qrs.stretch(1 + 0.10 * severity)
+    strain = (0.2 + 0.8 * severity) * rng.uniform(0.1, 1.2)
+    heart.t.vector_mv[:2] += strain * np.array([[-0.18, -0.05, -0.02], [-0.28, -0.08, -0.02]])
+    heart.st.vector_mv += strain * np.array([-0.13, -0.05, -0.03])
 
 
 def high_voltage(heart: Heart, severity: float, rng: np.random.Generator) -> None:

@@ -26,11 +26,12 @@ def draw_noise(samples: int, fs_hz: float, mains_hz: float, rng: np.random.Gener
     """
     hz = fft.rfftfreq(samples, 1 / fs_hz).astype(np.float32)
     f = np.maximum(hz, 0.08)
-    wander = rng.lognormal(np.log(0.035), 0.8) * rng.lognormal(0, 0.5, 9).astype(np.float32)
-    muscle = rng.lognormal(np.log(0.006), 0.7) * rng.lognormal(0, 0.5, 9).astype(np.float32)
-    wander_shape = (1 / (1 + (f / 0.22) ** 3)).astype(np.float32)
+    restless = 3.0 if rng.random() < 0.07 else 1.0
+    wander = rng.lognormal(np.log(0.045), 0.55) * rng.lognormal(0, 0.35, 9).astype(np.float32)
+    muscle = restless * rng.lognormal(np.log(0.0100), 0.35) * rng.lognormal(0, 0.3, 9).astype(np.float32)
+    wander_shape = (1 / (1 + (f / 0.25) ** 2)).astype(np.float32)
     wander_shape[0] = 1.0
-    muscle_shape = np.sqrt(0.25 / np.maximum(f, 0.5) ** 0.8 + (f / 30) ** 2 / (1 + (f / 60) ** 4) * 0.10).astype(np.float32)
+    muscle_shape = (1 / (1 + (f / 8) ** 2) ** 0.4 / (1 + (f / 190) ** 4)).astype(np.float32)
     wander_shape /= np.sqrt((wander_shape**2).sum())
     muscle_shape /= np.sqrt((muscle_shape**2).sum())
     shape = np.sqrt((wander[:, None] * wander_shape) ** 2 + (muscle[:, None] * muscle_shape) ** 2)

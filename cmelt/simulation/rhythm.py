@@ -87,14 +87,14 @@ def sinus_intervals(case: Case, span: float, rng: np.random.Generator) -> Array:
     count = int(span / mean * 1.6) + 4
     when = np.arange(count) * mean
     young = np.clip((75 - case.age) / 50, 0.1, 1.2)
-    swing = 0.022 * young * rng.lognormal(0, 0.5)
+    swing = 0.042 * np.sqrt(young) * rng.lognormal(0, 0.6)
     if case.rhythm == "SARRH":
         swing = 0.07 + 0.09 * case.shown.get("SARRH", 0.5)
     if case.rhythm in ("SVTAC", "PSVT"):
         swing = 0.003
     breath = np.sin(2 * np.pi * rng.uniform(0.15, 0.35) * when + rng.uniform(0, 6.3))
     slow = np.sin(2 * np.pi * rng.uniform(0.05, 0.12) * when + rng.uniform(0, 6.3))
-    jitter = rng.normal(0, 0.006, count)
+    jitter = rng.normal(0, 0.010, count)
     if case.rhythm == "SVARR":
         jitter = rng.normal(0, 0.12, count) * (rng.random(count) < 0.6)
     rr = mean * (1 + swing * breath + 0.5 * swing * slow + jitter)

@@ -16,8 +16,6 @@ from cmelt.simulation.rhythm import NARROW, PACED, WIDE, Events, make_events
 
 FS_HZ = 500
 DURATION_S = 10.0
-STEP_UV = 5
-"""The machine's resolution; the signals of PTB-XL come in steps of 5 µV too."""
 LOW_FACTOR = 5
 LOW_TAPS = firwin(121, 0.92 / LOW_FACTOR, window=("kaiser", 6.0)).astype(np.float32)
 """Anti-alias filter of the 100 Hz version: passes 40 Hz, stops 50 Hz."""
@@ -52,8 +50,7 @@ def record(case: Case, rng: np.random.Generator, with_noise: bool = True) -> Tra
     if with_noise:
         noise, levels = draw_noise(samples, FS_HZ, 50.0, rng)
         leads += noise
-    steps = np.rint(leads * (1000 / STEP_UV))
-    eight = np.clip(steps * STEP_UV, -32000, 32000).astype(np.int32)
+    eight = np.clip(np.rint(leads * 1000), -32000, 32000).astype(np.int32)
     return Trace(twelve(eight), heart.axis_deg(), events, levels)
 
 
@@ -89,8 +86,8 @@ def add_ventricles(leads: NDArray[np.float32], heart: Heart, body: Body, onset_s
         np.concatenate([heart.st.width_s, heart.t.width_s]),
         np.concatenate([heart.st.vector_mv, heart.t.vector_mv]),
     )
-    add_pulses(leads, heart.qrs, body, onset_s, np.ones(len(onset_s)), size, breath, 0.26)
-    add_pulses(leads, late, body, onset_s, stretch, size * (1 + rng.normal(0, 0.02, len(onset_s))), breath, 0.62)
+    add_pulses(leads, heart.qrs, body.qrs, body.bend, onset_s, np.ones(len(onset_s)), size, breath, 0.26)
+    add_pulses(leads, late, body.t, body.bend, onset_s, stretch, size * (1 + rng.normal(0, 0.02, len(onset_s))), breath, 0.62)
 
 
 def add_atria(leads: NDArray[np.float32], heart: Heart, body: Body, events: Events, rng: np.random.Generator) -> None:
@@ -102,13 +99,15 @@ def add_atria(leads: NDArray[np.float32], heart: Heart, body: Body, events: Even
         pulses = heart.p.copy()
         if early:
             pulses.vector_mv = pulses.vector_mv * rng.uniform(-1, 1.2, 3)
-        add_pulses(leads, pulses, body, onset, np.ones(len(onset)), 1 + rng.normal(0, 0.04, len(onset)), np.zeros(len(onset)), 0.30)
+        add_pulses(
+            leads, pulses, body.p, body.bend, onset, np.ones(len(onset)), 1 + rng.normal(0, 0.04, len(onset)), np.zeros(len(onset)), 0.30
+        )
     if events.atrial_hz:
-        leads += (body.leads @ atrial_waves(events, leads.shape[1], rng)).astype(np.float32)
+        leads += (body.p @ atrial_waves(events, leads.shape[1], rng)).astype(np.float32)
     for at in events.spike_s:
         k = round(at * FS_HZ)
         if 0 <= k < leads.shape[1]:
-            leads[:, k] += (body.leads @ np.array([0.30, -0.35, 0.10]) * rng.normal(1, 0.1)).astype(np.float32)
+            leads[:, k] += (body.qrs @ np.array([0.30, -0.35, 0.10]) * rng.normal(1, 0.1)).astype(np.float32)
 
 
 def atrial_waves(events: Events, samples: int, rng: np.random.Generator) -> Array:
@@ -127,7 +126,15 @@ def atrial_waves(events: Events, samples: int, rng: np.random.Generator) -> Arra
 
 
 def add_pulses(
-    leads: NDArray[np.float32], pulses: Pulses, body: Body, onset_s: Array, stretch: Array, size: Array, breath: Array, window_s: float
+    leads: NDArray[np.float32],
+    pulses: Pulses,
+    view: Array,
+    bend: Array,
+    onset_s: Array,
+    stretch: Array,
+    size: Array,
+    breath: Array,
+    window_s: float,
 ) -> None:
     """Add `pulses` (n of them) at every onset (b of them) to leads (8, samples), in place."""
     samples = leads.shape[1]
@@ -142,9 +149,9 @@ def add_pulses(
     narrow = (1 / (np.sqrt(stretch)[:, None] * pulses.width_s)).astype(np.float32)
     z = (local[:, :, None] - centre[:, None, :]) * narrow[:, None, :]  # (b, w, n)
     shape = np.exp(-0.5 * z * z)
-    still = lead_amplitudes(pulses, body.leads, body.bend)  # (n, 8)
+    still = lead_amplitudes(pulses, view, bend)  # (n, 8)
     turned = Pulses(pulses.centre_s, pulses.width_s, np.cross(pulses.vector_mv, np.array([0.5, 0.2, 0.8])))
-    moving = lead_amplitudes(turned, body.leads, body.bend)
+    moving = lead_amplitudes(turned, view, bend)
     seen = size[:, None, None] * (still + breath[:, None, None] * moving)  # (b, n, 8)
     beats = (shape @ seen.astype(np.float32)).transpose(0, 2, 1)  # (b, 8, w)
     for start, beat in zip(first, beats, strict=True):

@@ -73,6 +73,11 @@ def take(x: Tensor, at: Tensor) -> Tensor:
     return x.gather(1, at[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
+def precise(x: Tensor) -> Tensor:
+    """Return `x` in float32 where it is coarser (under autocast): what a loss is computed in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def init_weights(module: nn.Module, width: int) -> None:
     """Draw linear and embedding weights from a normal law of standard deviation 0.02 at width 768 (BERT's), wider for smaller nets."""
     std = 0.02 * (768 / width) ** 0.5

@@ -40,10 +40,12 @@ def total_loss(
     ranks = ranks or Ranks()
     total: Tensor | float = 0.0
     parts: dict[str, Tensor] = {}
-    for name in wanted(settings):
+    for name in OBJECTIVES:  # in this order on every rank, for some of them wait for the others
+        if not getattr(settings, name):
+            continue
         module, function = OBJECTIVES[name].split(":")
         loss = getattr(import_module(module), function)(model, outputs, batch, settings, ranks)
         total = total + getattr(settings, name) * loss
         parts[name] = loss.detach()
     assert not isinstance(total, float), "no objective is switched on"
-    return total, {name: parts[name] for name in OBJECTIVES if name in parts}
+    return total, parts

@@ -12,6 +12,7 @@ from torch import Tensor
 from cmelt.config import ObjectiveSettings
 from cmelt.models.batch import Batch, Outputs
 from cmelt.models.cmelt import CMELT
+from cmelt.models.layers import precise
 from cmelt.objectives.ranks import Ranks
 
 
@@ -30,14 +31,14 @@ def contrastive_loss(model: CMELT, outputs: Outputs, batch: Batch, settings: Obj
     """Return the contrast of every rank's ECGs against every rank's texts, in the form that `settings` name."""
     assert outputs.ecg_pooled is not None
     assert outputs.text_pooled is not None
-    ecg, text = ranks.rows(outputs.ecg_pooled.float()), ranks.rows(outputs.text_pooled.float())  # (N, D)
+    ecg, text = ranks.rows(precise(outputs.ecg_pooled)), ranks.rows(precise(outputs.text_pooled))  # (N, D)
     report_id, text_report_id, is_aligned = (ranks.rows(x) for x in (batch.report_id, batch.text_report_id, batch.is_aligned))
     positive = pair_target(report_id, text_report_id, is_aligned, settings.ets_target)
     if settings.ets_form == "published":  # S = E Tᵀ, no scale, no bias
         return sigmoid_contrast(ecg @ text.T, positive)
-    scores = F.normalize(ecg, dim=-1) @ F.normalize(text, dim=-1).T * model.contrast.log_scale.float().exp()
+    scores = F.normalize(ecg, dim=-1) @ F.normalize(text, dim=-1).T * model.contrast.log_scale.exp()
     if settings.ets_form == "siglip":  # arXiv 2303.15343
-        return sigmoid_contrast(scores + model.contrast.bias.float(), positive) * len(scores)
+        return sigmoid_contrast(scores + model.contrast.bias, positive) * len(scores)
     return (soft_cross_entropy(scores, positive) + soft_cross_entropy(scores.T, positive.T)) / 2
 
 

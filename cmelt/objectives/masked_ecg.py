@@ -11,7 +11,7 @@ from torch import Tensor
 from cmelt.config import ObjectiveSettings
 from cmelt.models.batch import Batch, Outputs
 from cmelt.models.cmelt import CMELT
-from cmelt.models.layers import take
+from cmelt.models.layers import precise, take
 from cmelt.objectives.ranks import Ranks
 
 
@@ -20,7 +20,7 @@ def mem_target(ecg: Tensor, count: int, samples: int) -> Tensor:
 
     The ECG is trimmed to T patches and each lead standardised over the trimmed window (unbiased variance, 1e-6 added).
     """
-    window = ecg[:, :, : count * samples].float()
+    window = ecg[:, :, : count * samples]
     variance, mean = torch.var_mean(window, dim=-1, keepdim=True)
     window = (window - mean) / (variance + 1e-6).sqrt()
     return window.unflatten(-1, (count, samples)).transpose(1, 2).flatten(2)  # (B, 12, T, p) → (B, T, 12 p)
@@ -38,5 +38,5 @@ def masked_ecg_loss(model: CMELT, outputs: Outputs, batch: Batch, settings: Obje
     ecg = model.permuted(batch.ecg_target if settings.mem_target == "original" else batch.ecg)
     samples = outputs.mem_patches.shape[-1] // ecg.shape[1]
     target = take(mem_target(ecg, batch.mask_noise.shape[1], samples), outputs.removed)  # (B, R, P)
-    error = (outputs.mem_patches.float() - target).square().mean(dim=-1)  # (B, R)
+    error = (precise(outputs.mem_patches) - target).square().mean(dim=-1)  # (B, R)
     return ranks.mean(error.sum(), torch.tensor(error.numel(), device=error.device))

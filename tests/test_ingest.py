@@ -130,7 +130,7 @@ def test_a_rerun_finds_its_own_work(make_raw: MakeRaw, tmp_path: Path) -> None:
 def test_an_interrupted_ingest_goes_on(make_raw: MakeRaw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, out = make_raw(23), tmp_path / "out"
     ingest("ptbxl", raw, tmp_path / "whole", recipe(), workers=1)
-    real, calls = sys.modules["cmelt.ingest"].make_record, []
+    real, calls = sys.modules["cmelt.ingest"].make_windows, []
 
     def dies_at_the_thirteenth(*args: object) -> object:
         calls.append(args)
@@ -138,7 +138,7 @@ def test_an_interrupted_ingest_goes_on(make_raw: MakeRaw, tmp_path: Path, monkey
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr("cmelt.ingest.make_record", dies_at_the_thirteenth)
+    monkeypatch.setattr("cmelt.ingest.make_windows", dies_at_the_thirteenth)
     with pytest.raises(KeyboardInterrupt):
         ingest("ptbxl", raw, out, recipe(), workers=1)
     assert not (out / "manifest.json").exists()

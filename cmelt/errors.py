@@ -24,6 +24,7 @@ REASONS: dict[str, str] = {
     "too_short": "the record holds too few samples to condition",
     "nan": "too many samples are NaN or infinite",
     "no_signal": "every lead is flat",
+    "no_split": "the split files that were given do not name the recording",
     "duplicate_key": "another record of this data set has the same key",
 }
 """The closed list of reasons for which a recording is refused, each with what it means."""

@@ -13,6 +13,8 @@ from cmelt.raw import Raw
 
 DATASETS: dict[str, str] = {
     "ptbxl": "cmelt.datasets.ptbxl:PTBXL",
+    "cinc2021": "cmelt.datasets.cinc2021:CinC2021",
+    "csn": "cmelt.datasets.csn:CSN",
 }
 
 

@@ -21,6 +21,8 @@ class Dataset(ABC):
     licence: str
     access: str
     """Where it is had, and on what terms."""
+    size: str = ""
+    """Recordings and bytes, in words."""
     mains_hz: float
     """The frequency of the mains where it was recorded, where a Source does not say otherwise."""
     split_rule: str = "as published"

@@ -48,13 +48,13 @@ def make_body(case: Case, rng: np.random.Generator) -> Body:
     bend = np.zeros((8, 3))
     bend[2:] = 0.10 * own.normal(0, 1, (6, 3))
     breath = float(rng.lognormal(np.log(2.5), 0.6))
-    return Body(*views, bend, breath, float(rng.uniform(0.17, 0.33)))
+    return Body(views[0], views[1], views[2], bend, breath, float(rng.uniform(0.17, 0.33)))
 
 
 def make_heart(case: Case, rng: np.random.Generator) -> Heart:
     """Make the patient's own heart, then let every shown finding change it, in the order of CHANGES."""
     own = np.random.default_rng(case.patient.seed + 1)
-    heart = Heart()
+    heart = Heart(infarct_age=case.infarct_age)
     male = 1.0 if case.patient.male else -1.0
     old = (case.age - 55) / 20 + (0.0 if case.patient.normal else 0.25)  # illness ages a heart
     gain = float(own.lognormal(0.08 * male - 0.03 * old - (0.0 if case.patient.normal else 0.05), 0.17))

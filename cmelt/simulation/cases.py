@@ -8,6 +8,7 @@ findings make it likelier (``with``). Its numbers are rounded rates counted in P
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,8 +35,8 @@ class Row:
 
     def factor(self, age: float, male: bool) -> float:
         """Return how much likelier the finding is at this age and sex than on average."""
-        tilt = np.exp(np.clip((age - 66.0) * (self.age - 66.0) / 196.0, -3, 1.5))
-        return float(tilt * (self.male / 0.57 if male else (1 - self.male) / 0.43))
+        tilt = math.exp(min(max((age - 66.0) * (self.age - 66.0) / 196.0, -3.0), 1.5))
+        return tilt * (self.male / 0.57 if male else (1 - self.male) / 0.43)
 
 
 @cache
@@ -83,6 +84,8 @@ class Case:
     age: float
     rhythm: str
     normal: bool
+    infarct_age: str = "old"
+    """Of any infarct: ``acute``, ``recent`` or ``old``."""
     shown: dict[str, float] = field(default_factory=dict)
     """Code → severity in (0, 1], rhythm and extra beats too."""
     named: dict[str, float] = field(default_factory=dict)
@@ -140,7 +143,8 @@ def draw_case(patient: Patient, rng: np.random.Generator) -> Case:
     """Draw what a record of `patient` shows and what is said of it."""
     found = draw_findings(patient, rng)
     rhythm = next((code for code in found if code in RHYTHMS), "SR")
-    case = Case(patient, patient.age, rhythm, patient.normal, shown=dict(found))
+    infarct_age = str(rng.choice(["acute", "recent", "old"], p=[0.07, 0.28, 0.65]))
+    case = Case(patient, patient.age, rhythm, patient.normal, infarct_age, shown=dict(found))
     name_findings(case, found, rng)
     return case
 

@@ -44,6 +44,10 @@ WALLS: dict[str, tuple[float, float, float]] = {
 """From the middle of the heart to each wall."""
 
 
+AGES: dict[str, tuple[float, float]] = {"acute": (0.30, 0.15), "recent": (0.10, -0.35), "old": (0.02, -0.08)}
+"""Age of an infarct → what it adds to ST and to T towards its wall, in mV, when it is large."""
+
+
 def wall(name: str, rng: np.random.Generator) -> Array:
     """Return the unit vector to a wall, a little different in every patient."""
     direction = np.array(WALLS[name]) + rng.normal(0, 0.15, 3)
@@ -60,9 +64,9 @@ def infarct(name: str, heart: Heart, severity: float, rng: np.random.Generator) 
     along = np.clip(heart.qrs.vector_mv @ to_wall, 0, None)
     lost = reach * early * (0.40 * size + 0.9 * along)
     heart.qrs.vector_mv -= lost[:, None] * to_wall
-    stage = rng.choice(3, p=[0.07, 0.28, 0.65])  # acute, weeks old, old
-    st = np.array([0.30, 0.10, 0.02])[stage] * severity * rng.lognormal(0, 0.4)
-    t = np.array([0.15, -0.35, -0.08])[stage] * (0.3 + 0.7 * severity) * rng.lognormal(0, 0.4)
+    st, t = AGES[heart.infarct_age]
+    st *= severity * rng.lognormal(0, 0.4)
+    t *= (0.3 + 0.7 * severity) * rng.lognormal(0, 0.4)
     heart.st.vector_mv += np.array([[st], [st]]) * to_wall
     heart.t.vector_mv[:2] *= 1 - 0.35 * severity
     heart.t.vector_mv[T_MAIN] += t * to_wall
@@ -273,9 +277,10 @@ def septum(heart: Heart, severity: float, rng: np.random.Generator) -> None:
 def right_ventricle(heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Add forces to the right and front, turn the axis right, let T turn away from the right side."""
     turn_frontal(heart, rng.normal(105, 12), 0.5 + 0.5 * severity)
-    heart.qrs.vector_mv[MAIN] += np.array([-0.45, 0.10, -0.45]) * (0.4 + 0.7 * severity)
-    heart.qrs.vector_mv[BASAL] += np.array([-0.40, 0.05, -0.35]) * (0.3 + 0.7 * severity)
-    heart.t.vector_mv[T_MAIN] += np.array([0.10, -0.08, 0.20]) * severity
+    forward = (0.35 + 0.65 * severity) * heart.size()
+    heart.qrs.vector_mv[MAIN] = 0.75 * heart.qrs.vector_mv[MAIN] + forward * np.array([-0.35, 0.05, -0.60])
+    heart.qrs.vector_mv[BASAL] += forward * np.array([-0.35, 0.0, -0.55])
+    heart.t.vector_mv[T_MAIN] += np.array([0.10, -0.08, 0.25]) * severity
 
 
 def left_atrium(heart: Heart, severity: float, rng: np.random.Generator) -> None:

@@ -104,6 +104,8 @@ class Heart:
     """From the onset of P to the onset of QRS."""
     qt_stretch: float = 1.0
     """QT over what the rate calls for."""
+    infarct_age: str = "old"
+    """Of any infarct: ``acute``, ``recent`` or ``old``."""
 
     def size(self) -> float:
         """Return the length of the largest QRS pulse, in mV: the scale for what findings add."""

@@ -76,25 +76,26 @@ def sinus_intervals(case: Case, span: float, rng: np.random.Generator) -> Array:
     """Return RR intervals (s): a rate for the case, breathing and slow swings, small jitter."""
     rate = {
         "STACH": lambda: 101 + 12 * rng.gamma(1.3),
-        "SBRAD": lambda: 59 - 4.5 * rng.gamma(1.3),
+        "SBRAD": lambda: 58 - 5.5 * rng.gamma(1.3),
         "SVTAC": lambda: rng.normal(165, 20),
         "PSVT": lambda: rng.normal(170, 20),
     }.get(case.rhythm, lambda: rng.normal(68 if case.normal else 72, 10.5))()
-    rate = float(np.clip(rate, 34, 215))
+    rate = min(max(rate, 34.0), 215.0)
     if case.rhythm in ("SR", "SARRH", "SVARR"):
-        rate = float(np.clip(rate, 52, 102))
+        rate = min(max(rate - (5 if case.rhythm == "SARRH" else 0), 50.0), 102.0)
     mean = 60 / rate
     count = int(span / mean * 1.6) + 4
     when = np.arange(count) * mean
-    young = np.clip((75 - case.age) / 50, 0.1, 1.2)
-    swing = 0.042 * np.sqrt(young) * rng.lognormal(0, 0.6)
+    young = min(max((75 - case.age) / 50, 0.1), 1.2)
+    swing = 0.050 * young**0.5 * rng.lognormal(0, 0.6)
     if case.rhythm == "SARRH":
-        swing = 0.07 + 0.09 * case.shown.get("SARRH", 0.5)
+        swing = 0.10 + 0.09 * case.shown.get("SARRH", 0.5)
+    swing *= min((mean / 0.85) ** 1.5, 1.6)  # the slower the heart, the freer its rate
     if case.rhythm in ("SVTAC", "PSVT"):
         swing = 0.003
     breath = np.sin(2 * np.pi * rng.uniform(0.15, 0.35) * when + rng.uniform(0, 6.3))
     slow = np.sin(2 * np.pi * rng.uniform(0.05, 0.12) * when + rng.uniform(0, 6.3))
-    jitter = rng.normal(0, 0.010, count)
+    jitter = rng.normal(0, 0.006 * min(mean / 0.85, 1.2), count)
     if case.rhythm == "SVARR":
         jitter = rng.normal(0, 0.12, count) * (rng.random(count) < 0.6)
     rr = mean * (1 + swing * breath + 0.5 * swing * slow + jitter)
@@ -103,8 +104,8 @@ def sinus_intervals(case: Case, span: float, rng: np.random.Generator) -> Array:
 
 def fibrillation(case: Case, span: float, rng: np.random.Generator) -> Events:
     """Return irregularly irregular beats without P waves."""
-    mean = 60 / float(np.clip(rng.normal(88, 22), 45, 170))
-    spread = rng.uniform(0.14, 0.30)
+    mean = 60 / float(np.clip(rng.normal(94, 26), 45, 175))
+    spread = rng.uniform(0.09, 0.27)
     rr = np.clip(mean * rng.gamma(1 / spread**2, spread**2, int(span / mean * 1.8) + 6), 0.29, 2.4)
     return Events(qrs_s=np.cumsum(rr) - rr[0] * rng.random(), atrial_hz=rng.uniform(4.8, 8.0))
 
@@ -173,10 +174,10 @@ def add_extra_beats(events: Events, case: Case, pr_s: float, rng: np.random.Gene
         chosen = inside[rng.integers(every) :: every]
         kinds = np.full(len(chosen), WIDE if ventricular else NARROW)
     else:
-        how_many = min(1 + rng.geometric(0.55) - 1, max(len(inside) // 3, 1))
+        how_many = min(int(rng.geometric(0.45)), max(len(inside) // 3, 1))
         chosen = np.sort(rng.choice(inside, how_many, replace=False))
         kinds = np.where(rng.random(len(chosen)) < (0.5 if atrial and ventricular else float(ventricular)), WIDE, NARROW)
-    early = rng.uniform(0.22, 0.42)
+    early = rng.uniform(0.25, 0.45)
     sinus = events.p_s
     for beat, kind in zip(chosen, kinds, strict=True):
         rr = events.qrs_s[beat] - events.qrs_s[beat - 1]

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import firwin, upfirdn
+from scipy.signal import firwin
 
 from cmelt.simulation.body import Body, ectopic, make_body, make_heart, stimulated
 from cmelt.simulation.cases import Case
 from cmelt.simulation.heart import Array, Heart, Pulses, lead_amplitudes
-from cmelt.simulation.noise import draw_noise
+from cmelt.simulation.noise import draw_noise, misconnect
 from cmelt.simulation.rhythm import NARROW, PACED, WIDE, Events, make_events
 
 FS_HZ = 500
 DURATION_S = 10.0
 LOW_FACTOR = 5
-LOW_TAPS = firwin(121, 0.92 / LOW_FACTOR, window=("kaiser", 6.0)).astype(np.float32)
-"""Anti-alias filter of the 100 Hz version: passes 40 Hz, stops 50 Hz."""
+LOW_TAPS = np.append(firwin(121, 0.92 / LOW_FACTOR, window=("kaiser", 6.0)), np.zeros(4)).reshape(-1, LOW_FACTOR).T.astype(np.float32)
+"""Anti-alias filter of the 100 Hz version, passing 40 Hz and stopping 50 Hz, by phase: (5, 25)."""
+BREATH: Array = np.array([[0.0, 0.8, -0.2], [-0.8, 0.0, 0.5], [0.2, -0.5, 0.0]])
+"""How breathing turns the heart: v @ BREATH is the change of v per radian."""
 
 
 @dataclass(slots=True)
@@ -30,6 +32,9 @@ class Trace:
     axis_deg: float
     events: Events
     noise: dict[str, float]
+    """Levels in mV, of the worst electrode: ``wander``, ``static``, ``burst``."""
+    problem: str
+    """What is wrong with the electrodes, as PTB-XL's column ``electrodes_problems`` notes it, or ''."""
 
 
 def record(case: Case, rng: np.random.Generator, with_noise: bool = True) -> Trace:
@@ -46,12 +51,13 @@ def record(case: Case, rng: np.random.Generator, with_noise: bool = True) -> Tra
         source = beat or (ectopic(heart, rng) if kind == WIDE else stimulated(heart, rng))
         add_ventricles(leads, source, body, events.qrs_s[chosen], events.rr_s[chosen], rng)
     add_atria(leads, heart, body, events, rng)
-    levels = {"wander": 0.0, "static": 0.0, "burst": 0.0}
+    levels, problem = {"wander": 0.0, "static": 0.0, "burst": 0.0}, ""
     if with_noise:
         noise, levels = draw_noise(samples, FS_HZ, 50.0, rng)
         leads += noise
+        problem = misconnect(leads, rng)
     eight = np.clip(np.rint(leads * 1000), -32000, 32000).astype(np.int32)
-    return Trace(twelve(eight), heart.axis_deg(), events, levels)
+    return Trace(twelve(eight), heart.axis_deg(), events, levels, problem)
 
 
 def twelve(eight: NDArray[np.int32]) -> NDArray[np.int16]:
@@ -69,11 +75,15 @@ def twelve(eight: NDArray[np.int32]) -> NDArray[np.int16]:
 def decimate(uv: NDArray[np.int16]) -> NDArray[np.int16]:
     """Return the 100 Hz version (12, 1000) of (12, 5000), filtered against aliases, without delay."""
     eight = uv[[0, 1, 6, 7, 8, 9, 10, 11]].astype(np.float32)
-    half = len(LOW_TAPS) // 2
-    padded = np.concatenate([np.repeat(eight[:, :1], half, 1), eight, np.repeat(eight[:, -1:], half, 1)], axis=1)
-    low = upfirdn(LOW_TAPS, padded, 1, LOW_FACTOR, axis=1)
-    first = 2 * half // LOW_FACTOR
-    return twelve(np.rint(low[:, first : first + uv.shape[1] // LOW_FACTOR]).astype(np.int32))
+    blocks = LOW_TAPS.shape[1] // 2  # of LOW_FACTOR samples, before and after
+    ends = blocks * LOW_FACTOR
+    padded = np.concatenate([np.repeat(eight[:, :1], ends, 1), eight, np.repeat(eight[:, -1:], ends, 1)], axis=1)
+    parts = padded.reshape(8, -1, LOW_FACTOR) @ LOW_TAPS  # (8, blocks, taps of a phase)
+    count = uv.shape[1] // LOW_FACTOR
+    low = np.zeros((8, count), np.float32)
+    for k in range(LOW_TAPS.shape[1]):
+        low += parts[:, k : k + count, k]
+    return twelve(np.rint(low).astype(np.int32))
 
 
 def add_ventricles(leads: NDArray[np.float32], heart: Heart, body: Body, onset_s: Array, rr_s: Array, rng: np.random.Generator) -> None:
@@ -146,14 +156,17 @@ def add_pulses(
     first, onset_s, stretch, size, breath = first[inside], onset_s[inside], stretch[inside], size[inside], breath[inside]
     local = ((first[:, None] + np.arange(width)) / FS_HZ - onset_s[:, None]).astype(np.float32)  # (b, w)
     centre = (stretch[:, None] * pulses.centre_s).astype(np.float32)  # (b, n)
-    narrow = (1 / (np.sqrt(stretch)[:, None] * pulses.width_s)).astype(np.float32)
-    z = (local[:, :, None] - centre[:, None, :]) * narrow[:, None, :]  # (b, w, n)
-    shape = np.exp(-0.5 * z * z)
-    still = lead_amplitudes(pulses, view, bend)  # (n, 8)
-    turned = Pulses(pulses.centre_s, pulses.width_s, np.cross(pulses.vector_mv, np.array([0.5, 0.2, 0.8])))
-    moving = lead_amplitudes(turned, view, bend)
-    seen = size[:, None, None] * (still + breath[:, None, None] * moving)  # (b, n, 8)
-    beats = (shape @ seen.astype(np.float32)).transpose(0, 2, 1)  # (b, 8, w)
+    narrow = (np.sqrt(0.5) / (np.sqrt(stretch)[:, None] * pulses.width_s)).astype(np.float32)
+    shape = local[:, None, :] - centre[:, :, None]  # (b, n, w)
+    shape *= narrow[:, :, None]
+    np.multiply(shape, shape, out=shape)
+    np.negative(shape, out=shape)
+    np.exp(shape, out=shape)
+    still = lead_amplitudes(pulses, view, bend).T  # (8, n)
+    turned = Pulses(pulses.centre_s, pulses.width_s, pulses.vector_mv @ BREATH)
+    moving = lead_amplitudes(turned, view, bend).T
+    seen = size[:, None, None] * (still + breath[:, None, None] * moving)  # (b, 8, n)
+    beats = seen.astype(np.float32) @ shape  # (b, 8, w)
     for start, beat in zip(first, beats, strict=True):
         a, z0 = max(start, 0), min(start + width, samples)
         leads[:, a:z0] += beat[:, a - start : z0 - start]

@@ -93,7 +93,7 @@ def entries(case: Case, axis: str, rate: float, rng: np.random.Generator) -> lis
         name = code
         if code.endswith("MI"):
             name = "*MI"
-            grade = "unsure" if likelihood <= 15 else "possible" if likelihood <= 50 else str(rng.choice(["old", "recent"], p=[0.8, 0.2]))
+            grade = "unsure" if likelihood <= 15 else "possible" if likelihood <= 50 else case.infarct_age
         elif code.startswith("INJ"):
             name = "*INJ"
         elif code.startswith("ISC") and code != "ISC_":

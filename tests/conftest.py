@@ -61,9 +61,10 @@ def write_record(stem: Path, signal_uv: np.ndarray, rate: int) -> None:
 
 
 def beats(rng: np.random.Generator, seconds: float, rate: int) -> np.ndarray:
-    """Return (12, samples) int µV: sharp beats, slow wander, mains and noise, different in every lead."""
+    """Return (12, samples) int µV: sharp beats, slow wander, mains and noise; the limb leads keep their relations."""
     time = np.arange(round(seconds * rate)) / rate
     shape = np.exp(-(((time[:, None] - np.arange(0.4, seconds, 0.8)) / 0.02) ** 2)).sum(1)
-    lead = shape * rng.normal(0, 900, (12, 1)) + 300 * np.sin(0.9 * time + rng.uniform(0, 6, (12, 1)))
-    lead += 40 * np.sin(2 * np.pi * 50 * time) + rng.normal(0, 15, (12, len(time)))
+    lead = shape * rng.uniform(400, 1400, (12, 1)) + 300 * np.sin(0.9 * time + rng.uniform(0, 6, (12, 1)))
+    lead += 15 * np.sin(2 * np.pi * 50 * time) + rng.normal(0, 15, (12, len(time)))
+    lead[2], lead[3], lead[4], lead[5] = lead[1] - lead[0], -(lead[0] + lead[1]) / 2, lead[0] - lead[1] / 2, lead[1] - lead[0] / 2
     return np.rint(lead).astype(int)

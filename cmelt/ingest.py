@@ -172,6 +172,8 @@ def make_windows(task: ShardTask, raw: Raw, source: Source) -> list[Record]:
     """Return what becomes of one Source, a Record a window: decoded, checked, conditioned, its report cleaned; raises RecordError."""
     decoded = resolve(task.decoder)(raw, source.path, **task.layout)
     raw_duration_s = decoded.signal.shape[1] / decoded.fs_hz
+    if (source.age is None and decoded.age is not None) or (not source.sex and decoded.sex):
+        source = replace(source, age=decoded.age if source.age is None else source.age, sex=source.sex or decoded.sex)
     flags = [*source.flags, *decoded.flags, *repair(decoded, task.recipe.signal)]
     flags += check(decoded.signal, decoded.fs_hz, decoded.present)
     found = windows(decoded, task.recipe.signal, source.mains_hz or task.mains_hz)

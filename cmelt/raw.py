@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cmelt.archive import Archive, BadArchive, open_archive
 from cmelt.errors import InputError, RecordError
@@ -73,6 +75,15 @@ class Raw:
                     limit = min(limit, os.fstat(file.fileno()).st_size)
                 return file.read(limit) or b""
         except (OSError, ValueError) as error:  # ValueError: a name that no file system can have
+            raise refusal(path, error) from None
+
+    def open(self, path: str) -> BinaryIO:
+        """Return file `path` opened to be read from its start: a table of a gigabyte is not to lie in memory."""
+        if self.archive:
+            return io.BytesIO(self.read(path))
+        try:
+            return open(self.local(path), "rb")  # noqa: PTH123
+        except OSError as error:
             raise refusal(path, error) from None
 
     def files(self, *endings: str) -> Iterator[str]:

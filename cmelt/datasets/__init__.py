@@ -14,7 +14,10 @@ from cmelt.raw import Raw
 DATASETS: dict[str, str] = {
     "ptbxl": "cmelt.datasets.ptbxl:PTBXL",
     "cinc2021": "cmelt.datasets.cinc2021:CinC2021",
+    "cpsc2018": "cmelt.datasets.cpsc2018:CPSC2018",
     "csn": "cmelt.datasets.csn:CSN",
+    "mimic-iv-ecg": "cmelt.datasets.mimic:MIMICIVECG",
+    "wfdb": "cmelt.datasets.wfdb:WFDB",
 }
 
 

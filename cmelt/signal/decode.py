@@ -45,6 +45,9 @@ class Decoded:
     fs_hz: float
     signal_sha1: str
     flags: list[str] = field(default_factory=list)
+    age: float | None = None
+    sex: str = ""
+    """What the file itself says of the patient, for where the data set's table does not."""
 
 
 def decode(raw: Raw, path: str) -> Decoded:
@@ -62,13 +65,24 @@ def decode(raw: Raw, path: str) -> Decoded:
         names, mv = read_wfdb(raw, path, folder, header)
         mapped = map_leads(names)
         signal, uv = to_leads(mv, mapped)
-    if not mapped:
+    if any(channels[channel].gain_assumed for channel, _ in mapped.values() if channels):
+        flags.append("gain_assumed")
+    return name_signal(signal, uv, set(mapped), header.fs_hz, flags)
+
+
+def decoded_leads(mv: NDArray[np.float64], names: Sequence[str], fs_hz: float) -> Decoded:
+    """Return the recording whose channels, called `names`, are `mv` (channels, samples) in mV: how other containers end."""
+    mapped = map_leads(names)
+    return name_signal(*to_leads(mv, mapped), set(mapped), fs_hz, [])
+
+
+def name_signal(signal: NDArray[np.float32], uv: NDArray[np.int32], present: set[int], fs_hz: float, flags: list[str]) -> Decoded:
+    """Return the recording of `signal` in mV with the hash of its µV; raises RecordError where there is none."""
+    if not present:
         raise RecordError("missing_leads", "none of the twelve leads is there")
     if uv.shape[1] == 0:
         raise RecordError("too_short", "no samples")
-    if any(channels[channel].gain_assumed for channel, _ in mapped.values() if channels):
-        flags.append("gain_assumed")
-    return Decoded(signal, set(mapped), header.fs_hz, hashlib.sha1(uv.data, usedforsecurity=False).hexdigest(), flags)
+    return Decoded(signal, present, fs_hz, hashlib.sha1(uv.data, usedforsecurity=False).hexdigest(), flags)
 
 
 def read_header(raw: Raw, path: str) -> Header:

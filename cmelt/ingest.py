@@ -19,8 +19,11 @@ from cmelt import __version__
 from cmelt.config import IngestRecipe
 from cmelt.datasets import open_dataset
 from cmelt.datasets.base import Dataset
+from cmelt.datasets.published import LABELLED, differences
+from cmelt.datasets.splits import apply_splits, read_splits
 from cmelt.errors import RecordError
 from cmelt.inspect import count_classes, counts_table
+from cmelt.labels import load_vocabulary
 from cmelt.raw import Raw
 from cmelt.record import Record, Refused, Source
 from cmelt.shards.commit import claim, commit, finish_shard, pending
@@ -64,6 +67,8 @@ class IngestSummary:
     seconds: float
     done_before: bool
     """Whether the folder was finished already, from the same plan."""
+    differences: list[str]
+    """In what this is not the published data set, in words."""
 
     @property
     def kept(self) -> int:
@@ -87,6 +92,7 @@ class IngestSummary:
             "classes": self.classes,
             "seconds": round(self.seconds, 2),
             "done_before": self.done_before,
+            "differences": self.differences,
         }
 
     def table(self) -> Group:
@@ -96,19 +102,31 @@ class IngestSummary:
         counts = self.manifest["counts"]
         rate = "done before" if self.done_before else f"{self.seconds:.1f} s, {self.kept / self.seconds:.0f} records/s"
         head = f"{self.out}: {self.kept} of {counts['rows']} recordings kept ({rate})"
-        return Group(head, counts_table(counts, self.classes))
+        return Group(head, counts_table(counts, self.classes), *(f"DIFFERS: {what}" for what in self.differences))
 
 
 def ingest(
-    dataset: str, raw: Path | str, out: Path | str, recipe: IngestRecipe, *, workers: int | None = None, **options: Any
+    dataset: str,
+    raw: Path | str,
+    out: Path | str,
+    recipe: IngestRecipe,
+    *,
+    workers: int | None = None,
+    splits: Path | str | None = None,
+    **options: Any,
 ) -> IngestSummary:
     """Turn the raw folder of `dataset` into shard folder `out`; `options` are the data set's own (PTB-XL: records100=True).
 
+    Splits are the data set's, or those of the split files in folder `splits`.
     Rerun after an interruption, the same call goes on where it stopped. Raises InputError and OutputError.
     """
     began, out = time.monotonic(), Path(out)
     data = open_dataset(dataset, Raw(raw), **options)
-    plan = make_plan(data.sources(), terms(data, recipe), recipe.shards.samples_per_shard, recipe.shards.seed)
+    found = data.sources()
+    if splits:
+        given = read_splits(splits)
+        data.split_rule, found = given.rule, apply_splits(found, given)
+    plan = make_plan(found, terms(data, recipe), recipe.shards.samples_per_shard, recipe.shards.seed)
     done_before = claim(out, plan)
     if not done_before:
         how = (dataset, data.mains_hz, data.decoder, dict(data.layout), recipe)
@@ -124,7 +142,18 @@ def ingest(
         commit(out, plan, recipe.signal.fs_hz, window_samples(recipe.signal), about)
     shards = ShardFolder(out)
     classes = count_classes(data.name, shards.column("codes"))
-    return IngestSummary(out, shards.manifest, classes, time.monotonic() - began, done_before)
+    return IngestSummary(out, shards.manifest, classes, time.monotonic() - began, done_before, compare(shards))
+
+
+def compare(shards: ShardFolder) -> list[str]:
+    """Return in what a shard folder is not the published data set, in words."""
+    manifest, counts = shards.manifest, shards.manifest["counts"]
+    published = (manifest["dataset"], manifest["dataset_version"])
+    labelled = {}
+    if counts["kept"] == counts["rows"] and published in LABELLED:
+        codes = dict(zip(shards.column("source"), shards.column("codes"), strict=True)).values()
+        labelled = {task: sum(map(bool, map(load_vocabulary(task).classes_of, codes))) for task in LABELLED[published]}
+    return differences(*published, counts["rows"], counts["kept"], labelled, tuple(manifest["options"].get("databases", ())))
 
 
 def terms(data: Dataset, recipe: IngestRecipe) -> dict[str, Any]:

@@ -17,6 +17,8 @@ DATASETS: dict[str, str] = {
     "cpsc2018": "cmelt.datasets.cpsc2018:CPSC2018",
     "csn": "cmelt.datasets.csn:CSN",
     "mimic-iv-ecg": "cmelt.datasets.mimic:MIMICIVECG",
+    "code15": "cmelt.datasets.code:CODE15",
+    "code-test": "cmelt.datasets.code:CODETest",
     "wfdb": "cmelt.datasets.wfdb:WFDB",
 }
 
@@ -38,3 +40,13 @@ def open_dataset(name: str, raw: Raw, **options: Any) -> Dataset:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}{did_you_mean(option, known)}; it has: {', '.join(known) or 'none'}")
     return kind(raw, **options)
+
+
+def list_datasets() -> list[dict[str, str]]:
+    """Return what ``cmelt datasets`` shows, a row a family: name, title, size, licence, access, command."""
+    rows = []
+    for name in DATASETS:
+        kind = dataset_class(name)
+        about = {field: getattr(kind, field) for field in ("title", "size", "licence", "access")}
+        rows.append({"name": name, **about, "command": f"cmelt ingest {name} RAW OUT"})
+    return rows

@@ -34,6 +34,8 @@ def decode_tracing(raw: Raw, path: str, *, fs_hz: float, order: str = "stated") 
     if not row.isdigit() or int(row) >= len(tracings):
         raise RecordError("missing_file", f"{file} has no row {row}")
     mv = trim(read_row(tracings, int(row), file))
+    if not mv.shape[1]:
+        raise RecordError("no_signal", "every sample is zero")
     names = list(LEADS)
     if order == "decided":
         names[3:6] = lead_order(raw.local(file), stamp(raw.local(file)))

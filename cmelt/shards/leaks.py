@@ -1,0 +1,126 @@
+"""What leaks from training into test: recordings and patients that stand in several shard folders, or on both sides of a split.
+
+A recording is known by its content (``signal_sha1``) and, where its name tells where it was first published, by that: CinC 2021's
+HR records are PTB-XL's, A are CPSC2018's, JS Chapman-Shaoxing-Ningbo's. Patient ids are compared within one data set only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmelt.origins import recording_of
+from cmelt.shards.read import ShardFolder
+
+HELD_OUT = ("val", "test")
+EXAMPLES = 5
+"""How many of a kind are named; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a recording stands: which folder, under which key, in which split; windows of one recording are one place."""
+
+    folder: str
+    key: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}:{self.key} ({self.split})"
+
+
+def find_leaks(folders: Sequence[ShardFolder]) -> dict[str, Any]:
+    """Return what the folders share, counted and with examples.
+
+    ``recordings``: how many recordings stand in more than one place; ``between``: pairs of folders → recordings in both;
+    ``within``: folder → recordings that it holds more than once; ``leaking``: recordings in training and held out as well;
+    ``leaking_patients``: patients of one data set in training and held out as well.
+    """
+    groups = [places for places in recordings(folders) if len(places) > 1]
+    within: dict[str, int] = defaultdict(int)
+    between: dict[str, int] = defaultdict(int)
+    for places in groups:
+        held = [place.folder for place in places]
+        names = sorted(set(held))
+        for name in names:
+            within[name] += held.count(name) > 1
+        for at, first in enumerate(names):
+            for second in names[at + 1 :]:
+                between[f"{first} and {second}"] += 1
+    leaking = [places for places in groups if crosses(place.split for place in places)]
+    patients = leaking_patients(folders)
+    return {
+        "folders": [str(folder.path) for folder in folders],
+        "recordings": len(groups),
+        "between": dict(between),
+        "within": {name: count for name, count in within.items() if count},
+        "leaking": len(leaking),
+        "leaking_examples": [" = ".join(map(str, places)) for places in leaking[:EXAMPLES]],
+        "leaking_patients": len(patients),
+        "leaking_patients_examples": patients[:EXAMPLES],
+    }
+
+
+def overlap(folder: ShardFolder, others: Iterable[ShardFolder]) -> NDArray[np.bool_]:
+    """Return, for each row of `folder`, whether its recording is held out (val or test) in any of `others`, itself perhaps among them."""
+    held: set[str] = set()
+    for other in others:
+        for split, names in zip(other.column("split"), identities(other), strict=True):
+            if split in HELD_OUT:
+                held.update(names)
+    return np.fromiter((not held.isdisjoint(names) for names in identities(folder)), bool, len(folder))
+
+
+def identities(folder: ShardFolder) -> Iterator[tuple[str, ...]]:
+    """Yield the names by which each row's recording is known anywhere: its content's hash and, if told, its first publication's."""
+    dataset = folder.manifest["dataset"]
+    for digest, key in zip(folder.column("signal_sha1"), folder.column("key"), strict=True):
+        name = recording_of(key, dataset)
+        yield (digest, name) if name else (digest,)
+
+
+def recordings(folders: Sequence[ShardFolder]) -> Iterator[list[Place]]:
+    """Yield every recording as the places where it stands; rows that share any identity are one recording."""
+    group_of: dict[str, int] = {}
+    members: dict[int, list[Place]] = {}
+    names_of: dict[int, set[str]] = {}
+    numbers = itertools.count()
+    for folder in folders:
+        seen: set[str] = set()
+        columns = (folder.column(name) for name in ("source", "key", "split"))
+        for source, key, split, names in zip(*columns, identities(folder), strict=True):
+            if source in seen:
+                continue  # another window of the same recording
+            seen.add(source)
+            known = sorted({group_of[name] for name in names if name in group_of})
+            group = known[0] if known else next(numbers)
+            members.setdefault(group, []).append(Place(str(folder.path), key, split))
+            names_of.setdefault(group, set()).update(names)
+            for other in known[1:]:
+                members[group] += members.pop(other)
+                names_of[group] |= names_of.pop(other)
+            group_of.update(dict.fromkeys(names_of[group], group))
+    yield from members.values()
+
+
+def leaking_patients(folders: Sequence[ShardFolder]) -> list[str]:
+    """Return the patients, as ``dataset/id``, who are in training and held out as well."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        dataset = folder.manifest["dataset"]
+        for patient, split in zip(folder.column("patient_id"), folder.column("split"), strict=True):
+            if patient:
+                splits[f"{dataset}/{patient}"].add(split)
+    return sorted(patient for patient, of in splits.items() if crosses(of))
+
+
+def crosses(splits: Iterable[str]) -> bool:
+    """Say whether splits lie on both sides: training, and validation or test."""
+    of = set(splits)
+    return "train" in of and not of.isdisjoint(HELD_OUT)

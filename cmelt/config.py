@@ -10,9 +10,9 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cmelt.errors import RecipeError
 
@@ -26,17 +26,23 @@ class Settings(BaseModel):
 class SignalSettings(Settings):
     """How a decoded record is conditioned (protocols.md, signal conditioning). A filter is off at 0."""
 
-    fs_hz: float = Field(500.0, gt=0)
-    duration_s: float = Field(10.0, gt=0)
+    fs_hz: float = Field(500.0, gt=0, le=100_000)
+    duration_s: float = Field(10.0, gt=0, le=86_400)
     highpass_hz: float = Field(0.5, ge=0)
     lowpass_hz: float = Field(100.0, ge=0)
     filter_order: int = Field(3, ge=1, le=8)
-    notch_hz: float | Literal["mains"] = "mains"
-    notch_q: float = Field(30.0, gt=0)
+    notch_hz: Annotated[float, Field(ge=0)] | Literal["mains"] = "mains"
+    notch_q: float = Field(30.0, gt=0, le=1000)
     window: Literal["first", "centre", "all"] = "centre"
     """Which part of a longer record is kept; all = every whole window, each a sample of its own."""
     missing_leads: Literal["refuse", "zero"] = "refuse"
     """What becomes of a record that lacks leads which the others do not give."""
+
+    @model_validator(mode="after")
+    def _band(self) -> SignalSettings:
+        if self.highpass_hz and self.lowpass_hz and self.highpass_hz >= self.lowpass_hz:
+            raise ValueError(f"highpass_hz {self.highpass_hz:g} does not lie below lowpass_hz {self.lowpass_hz:g}")
+        return self
 
 
 class ShardSettings(Settings):
@@ -224,10 +230,12 @@ def validate(kind: type[R], table: dict[str, Any], where: str) -> R:
         return kind.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key, known = ".".join(str(part) for part in first["loc"]), known_keys(kind)
         if first["type"] == "extra_forbidden":
-            known = known_keys(kind)
             raise RecipeError(f"{where}: unknown recipe key {key!r}{did_you_mean(key, known)}") from None
+        if first["type"] == "value_error":  # of a whole section: the text says which keys
+            raise RecipeError(f"{where}: {key}: {first['ctx']['error']}") from None
+        key = next((name for name in known if key.startswith(f"{name}.")), key)  # an alternative of a union is no part of the key
         raise RecipeError(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from None
 
 

@@ -16,6 +16,7 @@ FLAGS: dict[str, str] = {
     "padded": "shorter than the recipe's duration: zeros follow the signal",
     "cropped": "longer than the recipe's duration: start_s says where the kept window begins",
     "clipped": "some values do not fit 16 bits of lsb_uv and were clipped",
+    "highpass_skipped": "the high-pass lies at or above 0.45 of the raw rate and was left out",
     "lowpass_skipped": "the low-pass lies at or above 0.45 of the raw rate and was left out",
     "notch_skipped": "the notch lies at or above 0.45 of the raw rate and was left out",
     "gain_assumed": "the header gives no gain: 200 adu/mV, as the WFDB format says",

@@ -77,14 +77,18 @@ def windows(decoded: Decoded, settings: SignalSettings, mains_hz: float) -> list
 def choose_band(settings: SignalSettings, fs_raw_hz: float, mains_hz: float) -> tuple[Band, list[str]]:
     """Return the filters that a record at `fs_raw_hz` can have, and flags for those that it cannot."""
     highest, flags = HIGHEST * fs_raw_hz, []
-    lowpass, notch = settings.lowpass_hz, mains_hz if settings.notch_hz == "mains" else settings.notch_hz
+    highpass, lowpass = settings.highpass_hz, settings.lowpass_hz
+    notch = mains_hz if settings.notch_hz == "mains" else settings.notch_hz
+    if highpass >= highest:
+        highpass = 0.0
+        flags.append("highpass_skipped")
     if lowpass and lowpass >= highest:
         lowpass = 0.0
         flags.append("lowpass_skipped")
     if notch and notch >= highest:
         notch = 0.0
         flags.append("notch_skipped")
-    return Band(settings.highpass_hz, lowpass, settings.filter_order, notch, settings.notch_q), flags
+    return Band(highpass, lowpass, settings.filter_order, notch, settings.notch_q), flags
 
 
 def mend(signal: NDArray[np.float32], fs_hz: float) -> list[str]:

@@ -26,6 +26,10 @@ def test_filters_that_the_rate_cannot_hold_are_skipped_and_flagged() -> None:
     assert condition(decoded(fs_hz=200), at_the_edge, 50)[2] == ["lowpass_skipped"]
 
 
+def test_a_high_pass_that_the_rate_cannot_hold_is_skipped() -> None:
+    assert "highpass_skipped" in condition(decoded(fs_hz=100), SignalSettings(highpass_hz=45, lowpass_hz=0), 50)[2]
+
+
 def test_the_mains_are_the_data_sets() -> None:
     time = np.arange(5000) / 500
     tone = Decoded(np.tile(np.sin(2 * np.pi * 60 * time), (12, 1)).astype(np.float32), set(range(12)), 500, "")

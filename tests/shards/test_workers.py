@@ -1,0 +1,42 @@
+"""Work over processes: every task is done once and told, a lost worker's task is done again, errors come through."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cmelt.errors import CmeltError, RecordError
+from cmelt.shards.workers import run_tasks
+
+
+def leave_a_mark(file: Path) -> str:
+    """Count a call in `file`; the task called 'dies' loses its worker the first time."""
+    calls = len(file.read_text()) if file.exists() else 0
+    file.write_text("x" * (calls + 1))
+    if file.name == "dies" and calls == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if file.name == "always dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if file.name == "refuses":
+        raise RecordError("truncated", "half a file")
+    return file.name
+
+
+def test_a_lost_workers_task_is_done_again(tmp_path: Path) -> None:
+    names = ["a", "dies", "b", "c", "d"]
+    assert sorted(run_tasks(leave_a_mark, [tmp_path / name for name in names], 2)) == sorted(names)
+    assert len((tmp_path / "dies").read_text()) == 2
+
+
+def test_a_task_that_kills_every_worker_ends_in_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(CmeltError, match="died 3 times"):
+        list(run_tasks(leave_a_mark, [tmp_path / "always dies"], 1))
+
+
+def test_an_expected_error_comes_through_whole(tmp_path: Path) -> None:
+    with pytest.raises(RecordError) as error:
+        list(run_tasks(leave_a_mark, [tmp_path / "refuses"], 1))
+    assert (error.value.reason, error.value.detail) == ("truncated", "half a file")

@@ -1,94 +1,95 @@
-"""`cmelt simulate OUT --records N`: write a raw folder of simulated ECGs in PTB-XL's own layout and formats."""
+"""Simulated recordings, written as a raw folder in PTB-XL's own layout and formats.
+
+Each record is drawn from its own id and its patient's number, so the folder is the same whatever the number of workers, and its
+first records are the same however many follow.
+"""
 
 from __future__ import annotations
 
-import ast
 import datetime
-import multiprocessing
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cmelt import __version__
 from cmelt.errors import InputError, OutputError
+from cmelt.shards.workers import available_cores, run_tasks
 from cmelt.simulation import raw
 from cmelt.simulation.cases import draw_case, draw_patient
 from cmelt.simulation.trace import FS_HZ, decimate, record
 from cmelt.simulation.wording import axis_name, draw_device, write_report
 
-CHUNK = 100
-"""Records a worker makes at a time."""
+CHUNK = 250
+"""Records that a worker makes at a time; fewer than this many a worker are not worth one."""
 MARK_FILE = "SIMULATED"
 STADIUMS = {"acute": "Stadium I", "recent": "Stadium II-III", "old": "Stadium III"}
 """The age of an infarct as PTB-XL writes it."""
 
-
-@dataclass(frozen=True, slots=True)
-class SimulateSummary:
-    """What was written: records, patients, records per code, seconds."""
-
-    out: Path
-    records: int
-    patients: int
-    codes: dict[str, int]
-    seconds: float
+Plan = list[tuple[int, int, int]]
+Rows = list[dict[str, Any]]
 
 
 def simulate(
-    out: Path, records: int, seed: int = 0, workers: int = 1, progress: Callable[[int], None] = lambda done: None
-) -> SimulateSummary:
-    """Write `records` simulated recordings into the new folder `out`; `progress` is told how many are done.
+    out: Path, records: int, seed: int = 0, workers: int | None = None, progress: Callable[[int], None] = lambda done: None
+) -> dict[str, Any]:
+    """Write `records` simulated recordings, at 500 and 100 Hz, into the new folder `out`, which appears whole or not at all.
 
-    The same records and seed give the same files, whatever the number of workers: each record is drawn from its own id.
+    `workers` is a number of processes (None: one a core); `progress` is told how many records are done. Returns ``records,
+    patients, codes`` (code → records), ``seconds``. Raises OutputError where `out` holds something already.
     """
     if records < 1:
         raise InputError(f"--records {records}: at least one record is needed")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} holds something already; name a new folder")
     started = time.perf_counter()
-    part = out.with_name(out.name + ".part")
-    if part.exists():
-        if not (part / MARK_FILE).is_file():
-            raise OutputError(f"{part} is in the way and is not ours; move it")
-        shutil.rmtree(part)
-    part.mkdir(parents=True)
-    (part / MARK_FILE).write_text(raw.MARK.format(version=__version__, first=raw.FIRST_ID), encoding="utf-8")
+    part = empty_part(out)
     plan = deal_patients(records, seed)
     for ecg_id, _, _ in plan:
         for name in raw.file_names(ecg_id):
             (part / name).parent.mkdir(parents=True, exist_ok=True)
-    chunks = [(part, seed, plan[start : start + CHUNK]) for start in range(0, records, CHUNK)]
-    rows: list[dict[str, object]] = []
-    if workers <= 1:
-        for chunk in chunks:
-            rows += make_records(*chunk)
-            progress(len(rows))
-    else:
-        with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=multiprocessing.get_context("spawn")) as pool:
-            for made in pool.map(make_records, *zip(*chunks, strict=True)):
-                rows += made
-                progress(len(rows))
+    tasks = [(part, seed, plan[start : start + CHUNK]) for start in range(0, records, CHUNK)]
+    workers = min(workers or available_cores(), len(tasks))
+    rows: Rows = []
+    for made in map(make_records, tasks) if workers == 1 else run_tasks(make_records, tasks, workers):
+        rows += made
+        progress(len(rows))
+    rows.sort(key=lambda row: row["ecg_id"])
     raw.write_statements(part / "scp_statements.csv")
-    raw.write_table(part / "ptbxl_database.csv", rows)
+    raw.write_table(part / "ptbxl_database.csv", ({**row, "scp_codes": repr(row["scp_codes"])} for row in rows))
     if out.exists():
         out.rmdir()
     part.rename(out)
-    counts: Counter[str] = Counter()
-    for row in rows:
-        counts.update(ast.literal_eval(str(row["scp_codes"])).keys())
-    return SimulateSummary(out, records, len({number for _, number, _ in plan}), dict(counts.most_common()), time.perf_counter() - started)
+    codes = Counter(code for row in rows for code in row["scp_codes"])
+    patients = len({row["patient_id"] for row in rows})
+    return {
+        "records": records,
+        "patients": patients,
+        "codes": dict(codes.most_common()),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
 
 
-def deal_patients(records: int, seed: int) -> list[tuple[int, int, int]]:
+def empty_part(out: Path) -> Path:
+    """Make the folder in which `out` grows, marked as simulated; one left by a simulation that was cut off is emptied."""
+    part = out.with_name(out.name + ".part")
+    if part.exists():
+        if not (part / MARK_FILE).is_file():
+            raise OutputError(f"{part} is in the way and was not made by cmelt simulate; move it")
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    (part / MARK_FILE).write_text(raw.MARK.format(version=__version__, first=raw.FIRST_ID), encoding="utf-8")
+    return part
+
+
+def deal_patients(records: int, seed: int) -> Plan:
     """Return (ecg id, patient number, fold) of every record: some patients have several, all of them in one fold."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, 0)))
-    plan: list[tuple[int, int, int]] = []
+    plan: Plan = []
     patient = raw.FIRST_ID - 1
     folds: list[int] = []
     while len(plan) < records:
@@ -100,12 +101,13 @@ def deal_patients(records: int, seed: int) -> list[tuple[int, int, int]]:
     return plan[:records]
 
 
-def make_records(folder: Path, seed: int, plan: list[tuple[int, int, int]]) -> list[dict[str, object]]:
-    """Make and write the records of a part of the plan; returns their rows of the table."""
+def make_records(task: tuple[Path, int, Plan]) -> Rows:
+    """Make and write the records of a part of the plan; returns their rows of the table, ``scp_codes`` as a dict."""
+    folder, seed, plan = task
     return [make_record(folder, seed, *entry) for entry in plan]
 
 
-def make_record(folder: Path, seed: int, ecg_id: int, number: int, fold: int) -> dict[str, object]:
+def make_record(folder: Path, seed: int, ecg_id: int, number: int, fold: int) -> dict[str, Any]:
     """Make and write one record at both rates; returns its row."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, ecg_id)))
     patient = draw_patient(seed, number)
@@ -133,7 +135,7 @@ def make_record(folder: Path, seed: int, ecg_id: int, number: int, fold: int) ->
         "device": device.name,
         "recording_date": day.isoformat(sep=" "),
         "report": report,
-        "scp_codes": repr(likelihoods),
+        "scp_codes": likelihoods,
         "heart_axis": axis_name(trace.axis_deg) if case.rhythm != "PACE" and rng.random() < 0.6 else "",
         "infarction_stadium1": STADIUMS[case.infarct_age] if named_infarct and rng.random() < 0.4 else "unknown" if named_infarct else "",
         "validated_by": f"{rng.integers(3)}.0" if rng.random() < 0.57 else "",

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cmelt.labels import load_vocabulary
+
 NORMAL_SHARE = 0.44
-MIMICS = ("NDT", "NST_", "IMI", "LVH", "IRBBB", "LAFB", "ASMI", "ISCAL", "ABQRS", "LAO/LAE", "STE_")
+MIMICS = ("NDT", "NST_", "IMI", "LVH", "IRBBB", "LAFB", "ASMI", "ISCAL", "ABQRS", "LAO/LAE", "STE_", "LVOLT", "LNGQT")
 """What a normal record may hold in a trace: too little to be named, enough to blur the border."""
 
 
@@ -154,13 +156,11 @@ def name_findings(case: Case, found: dict[str, float], rng: np.random.Generator)
     if case.normal:
         case.named["NORM"] = float(rng.choice([100.0, 80.0, 50.0], p=[0.76, 0.19, 0.05]))
     for code, severity in found.items():
-        if code in RHYTHMS or code in EXTRA_BEATS or row_of(code).normal_rate == row_of(code).rate:
-            likelihood = 0.0
-        elif code in UNSURE:
+        if code in UNSURE:
             sure = severity + rng.normal(0, 0.25)
             likelihood = 100.0 if sure > 0.42 else float(rng.choice([15.0, 35.0, 50.0, 80.0], p=[0.42, 0.08, 0.38, 0.12]))
         else:
-            likelihood = 0.0 if code in FORMS else 100.0
+            likelihood = 100.0 if code in diagnoses() else 0.0
         missed = rng.random() < (0.10 * (1 - severity) if code in RHYTHMS else 0.15 * (1 - severity) ** 2)
         if not missed:
             case.named[code] = likelihood
@@ -176,16 +176,9 @@ def name_findings(case: Case, found: dict[str, float], rng: np.random.Generator)
 
 
 UNSURE = {"IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LVH", "ISC_", "ISCAL", "ISCIN", "ISCIL", "RVH", "LAO/LAE"}
-FORMS = {"ABQRS", "PVC", "STD_", "VCLVH", "QWAVE", "LOWT", "NT_", "PAC", "LPR", "INVT", "LVOLT", "HVOLT", "TAB_", "STE_", "PRC(S)"}
 
 
 @cache
 def diagnoses() -> frozenset[str]:
-    """Return the codes that name a diagnosis, a normal ECG apart (and pacing, which replaces any)."""
-    with (Path(__file__).parent / "statements.csv").open(encoding="utf-8", newline="") as file:
-        return frozenset(line["code"] for line in csv.DictReader(file) if line["diagnostic"] and line["code"] != "NORM") | {"PACE"}
-
-
-@cache
-def row_of(code: str) -> Row:
-    return next(row for row in rows() if row.code == code)
+    """Return the codes that name a diagnosis, a normal ECG apart, and pacing, which replaces any."""
+    return frozenset(load_vocabulary("diagnostic").classes) - {"NORM"} | {"PACE"}

@@ -48,18 +48,30 @@ DEVICES = (
 )
 
 
+SHAPES = {"QWAVE", "STD_", "LOWT", "INVT", "NT_", "LPR"}
+"""Forms that PTB-XL has nearly only from English reports, as it has ABQRS only from the others."""
+
+
 def draw_device(case: Case, rng: np.random.Generator) -> Device:
-    """Draw the machine a record was made with."""
+    """Draw the machine a record was made with; what is noted of a record depends on it."""
     weights = np.array([d.normal if case.normal else d.abnormal for d in DEVICES], float)
+    english = np.array([d.english > 0 for d in DEVICES])
+    if "ABQRS" in case.named:
+        weights[english] *= 0.05
+    if case.named.keys() & SHAPES:
+        weights[~english] *= 0.15
     return DEVICES[int(rng.choice(len(DEVICES), p=weights / weights.sum()))]
 
 
 @cache
-def phrases() -> dict[tuple[str, str], tuple[int, dict[str, list[str]]]]:
-    """Read phrases.csv: (code, grade) → slot and variants by language."""
+def phrases() -> dict[tuple[str, str], list[tuple[int, dict[str, list[str]]]]]:
+    """Read phrases.csv: (code, grade) → the places where it can be said, each a slot and variants by language."""
+    table: dict[tuple[str, str], list[tuple[int, dict[str, list[str]]]]] = defaultdict(list)
     with (Path(__file__).parent / "phrases.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {(r["code"], r["grade"]): (int(r["slot"]), {lang: r[lang].split("|") if r[lang] else [] for lang in LANGUAGES}) for r in lines}
+        for line in csv.DictReader(file):
+            variants = {language: line[language].split("|") for language in LANGUAGES if line[language]}
+            table[line["code"], line["grade"]].append((int(line["slot"]), variants))
+    return dict(table)
 
 
 @cache
@@ -80,6 +92,10 @@ def axis_name(axis_deg: float) -> str:
     if 120 <= axis_deg <= 180:
         return "ARAD"
     return "ALAD" if axis_deg >= -90 else "AXL"
+
+
+ASIDES = ("LAO/LAE", "LVOLT", "LNGQT")
+"""What machines mention without its being coded."""
 
 
 def entries(case: Case, axis: str, rate: float, rng: np.random.Generator) -> list[tuple[str, str, str]]:
@@ -105,8 +121,15 @@ def entries(case: Case, axis: str, rate: float, rng: np.random.Generator) -> lis
         said.append((name, grade, code))
     if "LAFB" in named and "CRBBB" in named and rng.random() < 0.6:
         said.append(("bifascicular", "", ""))
-    if "ASMI" in named and rng.random() < 0.15:
+    if "ASMI" in named and rng.random() < 0.25:
         said.append(("poor R", "", ""))
+    elif rng.random() < 0.015:
+        said.append(("early R" if rng.random() < 0.7 else "late R", "", ""))
+    if "CLBBB" in named and rng.random() < 0.25:
+        said.append(("LVH", "possible", "LVH"))
+    for code in ASIDES:
+        if code in case.shown and code not in named and rng.random() < 0.5:
+            said.append((code, "possible" if (code, "possible") in phrases() else "", code))
     if case.rhythm != "PACE":
         said.append((f"axis:{axis}", "", ""))
     if "NORM" in named:
@@ -130,10 +153,10 @@ def write_report(case: Case, device: Device, axis_deg: float, rate: float, rng: 
     for name, grade, code in entries(case, axis, rate, rng):
         if (name, grade) not in table:
             continue
-        slot, variants = table[name, grade]
-        options = variants[language]
-        if not options:
+        places = [(slot, variants[language]) for slot, variants in table[name, grade] if language in variants]
+        if not places:
             continue
+        slot, options = places[int(rng.integers(len(places)))]
         if slot not in (1, 13) and rng.random() < (0.5 if name.startswith("axis:") and (language != "german" or free) else 0.08):
             continue
         text = options[0] if language == "german" and device.suffix else str(rng.choice(options))

@@ -132,8 +132,9 @@ def stored_to_mv(stored: NDArray[np.int16], channels: Sequence[Channel]) -> NDAr
     mv = np.empty(stored.shape)
     for row, of, channel in zip(mv, stored, channels, strict=True):
         np.subtract(of, channel.baseline_adu, out=row, dtype=np.float64)
-        row /= channel.gain_adu_per_unit
-        row *= channel.mv_per_unit
+        with np.errstate(over="ignore"):
+            row /= channel.gain_adu_per_unit
+            row *= channel.mv_per_unit
         row[of == INVALID16] = np.nan
     return mv
 
@@ -143,10 +144,11 @@ def to_leads(mv: NDArray[np.float64], mapped: dict[int, tuple[int, int]]) -> tup
     signal = np.full((len(LEADS), mv.shape[1]), np.nan, np.float32)
     uv = np.full((len(LEADS), mv.shape[1]), INVALID, "<i4")
     for row, (channel, sign) in mapped.items():
-        signal[row] = sign * mv[channel]
-        rounded = np.rint(mv[channel] * (1000 * sign))
-        valid = np.isfinite(rounded)
-        uv[row, valid] = np.clip(rounded[valid], INVALID + 1, -INVALID - 1)
+        with np.errstate(over="ignore"):
+            rounded = np.rint(mv[channel] * (1000 * sign))
+        valid = np.abs(rounded) < -INVALID  # what does not fit the hash's integers is no number either: kilovolts
+        signal[row, valid] = sign * mv[channel][valid]
+        uv[row, valid] = rounded[valid]
     return signal, uv
 
 
@@ -176,7 +178,7 @@ def read_wfdb(raw: Raw, path: str, folder: str, header: Header) -> tuple[list[st
     scale = [MV_PER_UNIT.get(unit.lower(), 0.0) for unit in record.units]
     if 0.0 in scale:
         raise RecordError("bad_header", f"unit {record.units[scale.index(0.0)][:20]!r} is not a voltage")
-    return list(record.sig_name), (record.p_signal * scale).T
+    return [name or "" for name in record.sig_name], (record.p_signal * scale).T
 
 
 def check_sizes(raw: Raw, folder: str, header: Header) -> None:

@@ -20,6 +20,9 @@ DEFAULT_GAIN = 200.0
 MV_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 
 MAX_SIGNALS = 1024
+MOST_PER_FRAME, MOST_SKEW = 1 << 12, 1 << 16
+LOWEST_FS_HZ = 20.0
+"""No ECG is sampled more slowly; a header that says so would make hours of a few samples."""
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RATE = re.compile(rf"({NUMBER})(?:/({NUMBER})(?:\(({NUMBER})\))?)?$", re.ASCII)
@@ -102,8 +105,10 @@ def parse_format(token: str) -> tuple[int, int, int, int]:
     match = FORMAT.match(token)
     if match is None or len(token) > 40:
         raise bad(f"format {token[:40]!r}")
-    format_, per_frame, skew, offset = match.groups()
-    return int(format_), int(per_frame or 1), int(skew or 0), int(offset or 0)
+    format_, per_frame, skew, offset = (int(number or default) for number, default in zip(match.groups(), (0, 1, 0, 0), strict=True))
+    if per_frame > MOST_PER_FRAME or skew > MOST_SKEW:  # a decoder makes room for them before it reads
+        raise bad(f"format {token[:40]!r}")
+    return format_, per_frame, skew, offset
 
 
 @lru_cache(4096)
@@ -127,7 +132,7 @@ def parse_rate(token: str) -> float:
     """Return Hz of a token such as ``500`` or ``500/360(0)``."""
     match = RATE.match(token)
     rate = float(match.group(1)) if match and len(token) < 80 else 0.0
-    if not 0 < rate < 1e6:
+    if not LOWEST_FS_HZ <= rate < 1e6:
         raise bad(f"rate {token[:40]!r}")
     return rate
 

@@ -32,8 +32,8 @@ def zeroshot(
     run: Path | None = None,
     shards: Sequence[Path] | None = None,
     task: str = "superclass",
-    texts: str = "all",
-    similarity: str = "cosine",
+    texts: str = "reports",
+    similarity: str = "softmax",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score the test fold of `shards` (default: the run's own) by texts; write ``RUN/results/zeroshot-TASK.json`` and ``.parquet``.
@@ -83,7 +83,7 @@ def prompts(task: str, kind: str) -> dict[str, list[str]]:
             "name": [row["name"]],
             "templates": [sentence.replace("{}", row["name"]) for sentence in sentences],
             "description": [row["description"]],
-            "reports": row["reports"].split(" | "),
+            "reports": [wording + "." for wording in row["reports"].split(" | ")],
         }
         out[name] = texts[kind] if kind != "all" else list(dict.fromkeys(text for some in texts.values() for text in some))
     return out

@@ -41,7 +41,7 @@ def test_zeroshot_writes_what_it_returns(run: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(CMELT, "ecg_features", ecg_features)
     monkeypatch.setattr(CMELT, "encode_text", encode_text)
-    result = zeroshot(run, texts="name", quiet=True)
+    result = zeroshot(run, texts="name", similarity="cosine", quiet=True)
     (entry,) = result["fractions"]
     assert (entry["fraction"], entry["n_train"], entry["n_test"], entry["baselines"]) == (0, 0, 24, {})
     assert entry["macro_auc"] > 0.9
@@ -58,9 +58,10 @@ def test_zeroshot_writes_what_it_returns(run: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_zeroshot_with_the_models_own_texts(run: Path) -> None:
-    result = zeroshot(run, similarity="softmax", quiet=True)
+    result = zeroshot(run, quiet=True)
     assert 0 <= result["fractions"][0]["macro_auc"] <= 1
-    assert result["texts"]["MI"][0] == "myocardial infarction"
+    assert result["texts"]["NORM"][0] == "sinus rhythm. normal axis. normal ecg."
+    assert result["rule"] == {"texts": "reports", "similarity": "softmax"}
     with pytest.raises(TaskError, match="no similarity 'cosin'; known: cosine"):
         zeroshot(run, similarity="cosin", quiet=True)
 

@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one recipe key; may be repeated.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 Runs = Annotated[Path | None, typer.Option("--run", help="A run folder; default: the newest under runs/.")]
 Shards = Annotated[list[Path] | None, typer.Option("--shards", help="A shard folder; may be repeated. Default: the run's own.")]
@@ -61,29 +62,50 @@ def options(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Argument(help="The raw folder to make.")],
-    records: Annotated[int, typer.Option(min=10, help="How many recordings.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    records: Annotated[int, typer.Option(min=1, help="How many recordings.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Make a raw folder of simulated ECGs in PTB-XL's own layout."""
     from cmelt.simulate import simulate as verb
 
     summary = verb(out, records=records, seed=seed, workers=workers)
-    emit(summary) if as_json else console().print(f"{summary['records']} simulated recordings in {out}")
+    line = f"{out}: {records} simulated recordings of {summary['patients']} made-up patients ({summary['seconds']} s)"
+    emit(summary) if as_json else console().print(line)
+
+
+@app.command()
+def datasets(as_json: Json = False) -> None:
+    """List the data sets that can be ingested: size, licence, access, command."""
+    from cmelt.datasets import list_datasets
+
+    rows = list_datasets()
+    if as_json:
+        emit({"datasets": rows})
+        return
+    from rich.table import Table
+
+    table = Table("command", "size", "licence", "access", title="data sets", title_justify="left")
+    for row in rows:
+        table.add_row(row["command"], row["size"], row["licence"], row["access"])
+    console().print(table)
 
 
 @app.command()
 def ingest(
-    dataset: Annotated[str, typer.Argument(help="The data set: ptbxl.")],
-    raw: Annotated[Path, typer.Argument(help="The folder as downloaded.")],
+    dataset: Annotated[str, typer.Argument(help="The data set: a name that cmelt datasets lists.")],
+    raw: Annotated[Path, typer.Argument(help="The folder (or zip) as downloaded.")],
     out: Annotated[Path, typer.Argument(help="The shard folder to make.")],
     recipe: Annotated[str, typer.Option(help="clinical, paper, or a .toml file.")] = "clinical",
     changes: Sets = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    workers: Workers = None,
     records100: Annotated[
-        bool, typer.Option("--records100/--records500", help="PTB-XL's copy to read; 100 sets signal.fs_hz=100.")
+        bool, typer.Option("--records100/--records500", help="PTB-XL's copy; 100 sets signal.fs_hz=100.")
     ] = False,
+    databases: Annotated[str, typer.Option(help="cinc2021: these databases only, with commas between.")] = "",
+    table: Annotated[Path | None, typer.Option(help="wfdb: CSV or Parquet of key, report, labels, patient, fold.")] = None,
+    splits: Annotated[Path | None, typer.Option(help="A folder of published split files to follow.")] = None,
     as_json: Json = False,
 ) -> None:
     """Turn raw records and reports into filtered, resampled WebDataset shards."""
@@ -92,19 +114,34 @@ def ingest(
 
     rate = ["signal.fs_hz=100"] if records100 else []
     settings = load_recipe("ingest", recipe, [*rate, *(changes or [])])
-    summary = verb(dataset, raw, out, settings, workers=workers, records100=records100)
+    asked = {"records100": records100, "databases": databases, "table": table}
+    options = {name: value for name, value in asked.items() if value}
+    summary = verb(dataset, raw, out, settings, workers=workers, splits=splits, **options)
     emit(summary.as_dict()) if as_json else console().print(summary.table())
 
 
 @app.command()
-def verify(folder: Folder, as_json: Json = False) -> None:
-    """Re-hash and re-read a whole shard folder."""
+def verify(
+    folders: Annotated[list[Path], typer.Argument(help="Shard folders.")],
+    as_json: Json = False,
+) -> None:
+    """Re-hash and re-read shard folders; name recordings and patients that stand in several, or on both sides of a split."""
+    from cmelt.shards.leaks import find_leaks
+    from cmelt.shards.read import ShardFolder
     from cmelt.verify import verify as verb
 
-    summary = verb(folder)
-    emit(summary) if as_json else console().print(
-        f"{folder}: {summary['samples']} samples in {summary['shards']} shards, all bytes as written"
-    )
+    summaries = [verb(folder) for folder in folders]
+    leaks = find_leaks([ShardFolder(folder) for folder in folders])
+    if as_json:
+        emit({"folders": summaries, "leaks": leaks})
+        return
+    for one in summaries:
+        console().print(f"{one['folder']}: {one['samples']} samples in {one['shards']} shards, all bytes as written")
+    for what in ("recordings", "leaking", "leaking_patients"):
+        if leaks[what]:
+            said = {"recordings": "recordings stand in several places", "leaking": "recordings are both in training and held out"}
+            more = "; ".join(leaks.get(f"{what}_examples", []))
+            console().print(f"{leaks[what]} {said.get(what, 'patients are both in training and held out')}{': ' + more if more else ''}")
 
 
 @app.command()
@@ -158,6 +195,36 @@ def zeroshot(task: Task = "superclass", run: Runs = None, shards: Shards = None,
 
     result = verb.zeroshot(run, shards, task)
     emit(result) if as_json else console().print(verb.table(result))
+
+
+@app.command("import-published")
+def import_published(
+    file: Annotated[Path, typer.Argument(help="The published .pt or .safetensors.")],
+    config: Annotated[Path, typer.Option("--config", help="Its JSON config, flat or under 'model'.")],
+    out: Annotated[Path, typer.Argument(help="The checkpoint folder to make.")],
+    tokenizer: Annotated[str, typer.Option(help="Hub name or local path; default: Flan-T5's, where it is to be had.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Turn a published C-MELT / D-BETA checkpoint into one of cmelt's. Its weights keep their licence, CC BY-NC."""
+    from cmelt.models.published import import_published as verb
+
+    summary = verb(file, config, out, tokenizer)
+    line = f"{out}: {summary['tensors']} tensors, {summary['parameters']:,} parameters; the weights keep their licence, CC BY-NC 4.0"
+    emit(summary) if as_json else console().print(line)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run or checkpoint folder.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors or .pt file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint under the published parameter names."""
+    from cmelt.models.published import export_published as verb
+
+    summary = verb(run, out)
+    line = f"{out}: {summary['tensors']} tensors, leads {' '.join(summary['lead_order'])}"
+    emit(summary) if as_json else console().print(line)
 
 
 @app.command()

@@ -101,6 +101,13 @@ class ModelSettings(Settings):
     """What the uni-modal poolers read: the first token (published) or the mean over tokens."""
 
 
+class DataSettings(Settings):
+    """Which samples are trained on."""
+
+    leaks: Literal["drop", "refuse", "keep"] = "drop"
+    """What becomes of a training sample whose recording is held out (val or test) in any of the given folders."""
+
+
 class MaskingSettings(Settings):
     """What is hidden from the model in training."""
 
@@ -167,6 +174,7 @@ class PretrainRecipe(Settings):
     """What ``cmelt pretrain`` does."""
 
     model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
     masking: MaskingSettings = MaskingSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
     negatives: NegativeSettings = NegativeSettings()

@@ -49,7 +49,7 @@ def pretrain(
     """
     out = run_folder(out, name, resume)
     accelerator = Accelerator(mixed_precision=precision(recipe.train.precision), gradient_accumulation_steps=1)
-    corpus = Corpus(shards, "train", recipe.negatives.within)
+    corpus = Corpus(shards, "train", recipe.negatives.within, recipe.data.leaks)
     held_out = Corpus(shards, "val", recipe.negatives.within)
     conditioning = SignalSettings.model_validate(corpus.folders[0].manifest["recipe"]["signal"])
     model = CMELT.create(recipe.model, corpus.fs_hz, corpus.samples, corpus.reports, recipe.train.seed, conditioning)
@@ -57,8 +57,10 @@ def pretrain(
     average = averaged(model, recipe.train.ema)
 
     saved = recipe.model_dump(mode="json")
-    facts = {"version": __version__, "recipe": saved, "shards": [str(Path(s).resolve()) for s in shards]}
-    facts["counts"] = {"train": len(corpus), "val": len(held_out), "reports": len(corpus.reports), "without_report": corpus.without_report}
+    counts = {"train": len(corpus), "val": len(held_out), "reports": len(corpus.reports)}
+    counts |= {"without_report": corpus.without_report, "leaking": corpus.leaking}
+    paths = [str(Path(folder).resolve()) for folder in shards]
+    facts: dict[str, Any] = {"version": __version__, "recipe": saved, "shards": paths, "counts": counts}
     facts["parameters"] = sum(p.numel() for p in model.parameters())
     first_step = 0
     if resume:
@@ -126,7 +128,7 @@ def pretrain(
                 log.console.print(f"stopped by a signal at step {step}; --resume goes on from here")
                 break
     minutes = (time.perf_counter() - started) / 60
-    return {"run": str(out), "steps": step, "minutes": minutes, "parameters": facts["parameters"], **facts["counts"]}
+    return {"run": str(out), "steps": step, "minutes": minutes, "parameters": facts["parameters"], **counts}
 
 
 def run_folder(out: Path | None, name: str, resume: bool) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from cmelt.shards.leaks import overlap
 from cmelt.shards.read import ShardFolder
 from numpy.typing import NDArray
 
@@ -17,10 +18,11 @@ class Corpus:
 
     ``reports`` are the distinct non-empty reports; ``report_id`` (N,) says which one a row has; ``group`` (N,) is the
     acquisition group within which wrong reports are dealt (model.md, N3S). Rows without a report are left out and counted
-    in ``without_report``. Raises ShardError where the folders do not fit each other or the split is empty.
+    in ``without_report``; rows whose recording is held out in any of `folders` are left out and counted in ``leaking``, or
+    refused, as `leaks` says. Raises ShardError where the folders do not fit each other, leak, or the split is empty.
     """
 
-    def __init__(self, folders: Sequence[Path], split: str, within: str = "device") -> None:
+    def __init__(self, folders: Sequence[Path], split: str, within: str = "device", leaks: str = "keep") -> None:
         self.folders = [ShardFolder(folder) for folder in folders]
         first = self.folders[0]
         for other in self.folders[1:]:
@@ -32,10 +34,14 @@ class Corpus:
                     )
         self.fs_hz, self.samples = first.fs_hz, first.samples
         folder_of, row_of, shard_of, reports, groups = [], [], [], [], []
-        self.without_report = 0
+        self.without_report = self.leaking = 0
         shard_base = 0
         for number, folder in enumerate(self.folders):
             rows = folder.rows(split)
+            if leaks != "keep":
+                held_out = overlap(folder, self.folders)[rows]
+                self.leaking += int(held_out.sum())
+                rows = rows[~held_out]
             texts = np.asarray(folder.column("report"), dtype=object)[rows]
             told = np.asarray([bool(text) for text in texts], bool)
             self.without_report += int((~told).sum())
@@ -47,6 +53,11 @@ class Corpus:
             shard_base += len(names)
             reports.extend(texts)
             groups.extend(self._groups(folder, rows, within))
+        if self.leaking and leaks == "refuse":
+            raise ShardError(
+                f"{self.leaking} {split} samples are held out in one of the folders (cmelt verify names them); "
+                "set data.leaks=drop to leave them out"
+            )
         self.folder_of, self.row_of, self.shard_of = (np.concatenate(x).astype(np.int64) for x in (folder_of, row_of, shard_of))
         if not len(self.row_of):
             raise ShardError(f"{', '.join(str(f.path) for f in self.folders)}: no sample of the {split} split has a report")

@@ -32,7 +32,7 @@ class Loader:
         self.seed = recipe.train.seed
         self.order = Order(np.arange(len(corpus)), corpus.shard_of, self.seed)
         self.ecg_tokens = model.ecg_token_count(corpus.samples)
-        self.tokens = model.tokenizer
+        self.tokens = model.require_tokenizer()
         self.ids, self.lengths = self.tokens.encode_padded(corpus.reports)  # (R, L) int32, (R,)
         self.lead_prob = recipe.masking.lead_prob if augment else 0.0
 

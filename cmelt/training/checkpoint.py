@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cmelt.models.cmelt import CMELT
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from cmelt.errors import CheckpointError
+from cmelt.models.cmelt import CMELT
 
 STATE = "state"
 
@@ -38,7 +38,8 @@ def save_checkpoint(folder: Path, model: CMELT, raw: nn.Module, optimizer: torch
         tensors |= {f"average.{name}": value.detach().contiguous() for name, value in model.state_dict().items()}
     save_file({name: value.clone() for name, value in tensors.items()}, part / "state.safetensors")
     (part / "state.json").write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
-    _sync(part / "state.safetensors"), _sync(part / "state.json")
+    _sync(part / "state.safetensors")
+    _sync(part / "state.json")
     final = folder / STATE / f"step-{step:09d}"
     shutil.rmtree(final, ignore_errors=True)
     final.parent.mkdir(exist_ok=True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from cmelt.shards.leaks import overlap
-from cmelt.shards.read import ShardFolder
 from numpy.typing import NDArray
 
 from cmelt.errors import ShardError
+from cmelt.shards.leaks import overlap
+from cmelt.shards.read import ShardFolder
 
 
 class Corpus:

@@ -11,14 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from cmelt.models.cmelt import CMELT, Batch
-from cmelt.models.masking import mask_leads, mask_text
-from cmelt.training.negatives import Dealer
 from numpy.typing import NDArray
 
 from cmelt.config import PretrainRecipe
+from cmelt.models.cmelt import CMELT, Batch
+from cmelt.models.masking import mask_leads, mask_text
 from cmelt.shards.order import Order, noise
 from cmelt.training.corpus import Corpus
+from cmelt.training.negatives import Dealer
 
 LEADS_STREAM, TOKENS_STREAM, TEXT_STREAM = range(3)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pairs import FINDINGS, SMALL, small_batch, small_model, some_reports
 from safetensors.torch import load_file, save_file
 
 from cmelt.config import ModelSettings, ObjectiveSettings, load_recipe
@@ -16,6 +15,7 @@ from cmelt.models.batch import IGNORE, Batch
 from cmelt.models.cmelt import CMELT, LOSSES
 from cmelt.objectives import total_loss
 from cmelt.record import LEADS
+from pairs import FINDINGS, SMALL, small_batch, small_model, some_reports
 
 REPORTS = some_reports()
 BERT = {

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from pairs import some_reports
 
 from cmelt.models.batch import IGNORE
 from cmelt.models.masking import mask_ecg_tokens, mask_leads, mask_text
 from cmelt.text.tokenizer import ReportTokenizer
+from pairs import some_reports
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pairs import small_model
 from safetensors.torch import load_file, save_file
 
 from cmelt.errors import CheckpointError, OutputError
 from cmelt.models.cmelt import CMELT
 from cmelt.models.published import PUBLISHED_LEADS, export_published, import_published, parse_layers, published_tensors, t5_sizes
 from cmelt.record import LEADS
+from pairs import small_model
 
 CONFIG = {
     "encoder_layers": 1,

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from pairs import small_batch, small_model, some_reports
 
 from cmelt.config import ObjectiveSettings
 from cmelt.models.cmelt import CMELT
 from cmelt.models.ecg_encoder import token_samples
 from cmelt.models.published import published_tensors, slots
 from cmelt.objectives import total_loss
+from pairs import small_batch, small_model, some_reports
 from tests.benchmarks.baseline import Baseline, losses
 
 PUBLISHED = ObjectiveSettings(mem_target="input", ets_target="diagonal")

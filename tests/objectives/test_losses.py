@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pairs import small_batch, small_model, some_reports
 
 from cmelt.config import ObjectiveSettings
 from cmelt.models.batch import IGNORE
@@ -13,6 +12,7 @@ from cmelt.models.cmelt import CMELT
 from cmelt.objectives import OBJECTIVES, total_loss, wanted
 from cmelt.objectives.contrastive import pair_target, sigmoid_contrast, soft_cross_entropy
 from cmelt.objectives.masked_ecg import mem_target, patches_to_ecg
+from pairs import small_batch, small_model, some_reports
 
 REPORTS = some_reports()
 

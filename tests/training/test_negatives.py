@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pairs import small_batch, small_model, some_reports
 
 from cmelt.errors import RecipeError
 from cmelt.models.batch import IGNORE
@@ -14,6 +13,7 @@ from cmelt.models.masking import mask_text
 from cmelt.text.reports import clean_report
 from cmelt.training.controls import controls, deal_epochs
 from cmelt.training.negatives import BLOCK, Dealer, antipodal_table, deal_balanced, report_embeddings
+from pairs import small_batch, small_model, some_reports
 
 REPORTS = some_reports(60)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from cmelt.errors import REASONS
+from cmelt.record import FLAGS
+
 TEXT = """\
 # {dataset} {version}: {kept} ECGs with reports, as cmelt shards
 
-Made by cmelt {cmelt} from {title}. Of {rows} recordings {kept} were kept and {refused} refused; `rejects.parquet` says which
-and why. Each has {leads} leads ({names}), {duration:g} s at {fs:g} Hz, as 16-bit integers of {lsb} µV.
+Made by cmelt {cmelt} from {title}.
+Of {rows} recordings {kept} were kept and {refused} refused; `rejects.parquet` says which and why.
+Each has {leads} leads ({names}), {duration:g} s at {fs:g} Hz, as 16-bit integers of {lsb} µV.
 
 What was done to every record: {done}.
+
+{remarks}
 
 ## Read it
 ```python
@@ -54,9 +60,19 @@ def readme(manifest: dict[str, Any], title: str, licence: str, access: str) -> s
         lsb=manifest["lsb_uv"],
         samples=manifest["samples"],
         done=conditioning(manifest["recipe"]["signal"], manifest["mains_hz"]),
+        remarks=remarks(counts),
         first=manifest["shards"][0]["name"] if manifest["shards"] else "NAME.tar",
         licence=licence,
         access=access,
+    )
+
+
+def remarks(counts: dict[str, Any]) -> str:
+    """Return flags and reasons of refusal, each with its count and meaning, as a Markdown table; a sentence where there are none."""
+    rows = [f"| flag `{name}` | {count} | {FLAGS.get(name, '')} |" for name, count in counts["flags"].items()]
+    rows += [f"| refused `{name}` | {count} | {REASONS.get(name, '')} |" for name, count in counts["refused"].items()]
+    return (
+        "\n".join(["| remark | recordings | meaning |", "| --- | --- | --- |", *rows]) if rows else "No recording was flagged or refused."
     )
 
 

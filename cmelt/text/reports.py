@@ -50,7 +50,11 @@ class Piece:
 
 def clean_report(text: str, dataset: str) -> str:
     """Return the report of a recording of `dataset` as the model reads it: lower case, one line, PTB-XL's in English."""
-    return clean_ptbxl(text) if dataset == "ptbxl" else finish(text.lower())
+    if dataset == "ptbxl":
+        return clean_ptbxl(text)
+    if dataset == "mimic-iv-ecg":  # the cart's ornaments around it, and its German abbreviation
+        text = text.replace("EKG", "ECG").strip("*=- \t\n")
+    return finish(text.lower())
 
 
 @lru_cache(65_536)  # a corpus repeats itself: PTB-XL's 21,837 reports are 9,883 texts

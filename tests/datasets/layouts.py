@@ -67,7 +67,7 @@ def mimic(realdata: Path, raw: Path) -> list[np.ndarray]:
         write_wfdb(raw / path, signal[order], 500, MIMIC_LEADS, gain=200)
         listed.append({"subject_id": subject, "study_id": study, "file_name": study, "ecg_time": "2180-07-23 08:44:00", "path": path})
         lines = {f"report_{number}": "" for number in range(18)}
-        lines |= {"report_0": f"Sinus rhythm {study}", "report_3": "Borderline EKG"}
+        lines |= {"report_0": f"*** Sinus rhythm {study}", "report_3": "Borderline EKG ==="}
         reports.append({"subject_id": subject, "study_id": study, "cart_id": 1, "ecg_time": "", **lines, "rr_interval": 29999})
     absent = {**listed[0], "study_id": 49999999, "path": "files/p1000/p10000032/s49999999/49999999"}
     write_csv(raw / "record_list.csv", [*listed, absent])

@@ -197,7 +197,8 @@ def test_mimic(realdata: Path, tmp_path: Path) -> None:
     assert "patient-wise" in folder.manifest["split_rule"]
     for key, signal in zip(("40689238", "44458630", "45090959", "41420867"), signals, strict=True):
         row = folder.column("key").index(key)
-        assert rows[key]["report_raw"] == f"Sinus rhythm {key}. Borderline EKG"
+        assert rows[key]["report_raw"] == f"*** Sinus rhythm {key}. Borderline EKG ==="
+        assert rows[key]["report"] == f"sinus rhythm {key}. borderline ecg."
         whole = np.where(np.isnan(signal), folder.ecg_mv([row])[0], signal)
         np.testing.assert_allclose(folder.ecg_mv([row])[0], whole, atol=2.6e-3)
         assert "limb_leads_disagree" not in rows[key]["flags"]  # MIMIC's lead order went by name

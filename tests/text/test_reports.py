@@ -53,8 +53,9 @@ def test_the_footer_goes_however_much_of_it_is_left(kept: int) -> None:
 
 
 def test_the_second_readers_codes_go_because_they_are_the_labels() -> None:
-    raw = f"sinusrhythmus normales ekg {FOOTER} Edit: NORM 100, LVH 50, (NORM 100,\n LVH 15)"
-    assert clean_report(raw, "ptbxl") == "sinus rhythm. normal ecg."
+    for footer in ("", FOOTER):
+        raw = f"sinusrhythmus normales ekg {footer} Edit: NORM 100, LVH 50, (NORM 100,\n LVH 15)"
+        assert clean_report(raw, "ptbxl") == "sinus rhythm. normal ecg."
 
 
 def test_half_a_word_at_the_cut_goes() -> None:

@@ -69,7 +69,11 @@ def pretrain(
         if state is None:
             raise CheckpointError(f"{out}: nothing to resume; leave --resume out to start anew")
         first_step = load_state(state, average or model, model, optimizer)["step"]
-    write_json(out / "recipe.json", facts)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "recipe.json", facts)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror})") from None
 
     dealer = Dealer(report_embeddings(corpus.reports, recipe.negatives.embeddings), recipe.negatives.mode)
     loader = Loader(corpus, model, recipe, dealer)
@@ -143,12 +147,8 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
         while (Path("runs") / f"{name}-{number}").exists():
             number += 1
         out = Path("runs") / f"{name}-{number}"
-    if not resume and out.exists() and any(out.iterdir()):
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: the folder is not empty; take another --out, or --resume to go on")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror})") from None
     return out
 
 

@@ -103,6 +103,9 @@ def test_bad_folders_are_refused(shards: Path, tmp_path: Path) -> None:
         pretrain([shards], recipe(), tmp_path / "mine", resume=True, quiet=True)
     with pytest.raises(CmeltError, match="manifest"):
         pretrain([tmp_path / "mine"], recipe(), tmp_path / "new", quiet=True)
+    with pytest.raises(CmeltError, match="ecg_heads"):
+        pretrain([shards], recipe("model.ecg_width=15"), tmp_path / "new", quiet=True)
+    assert not (tmp_path / "new").exists()
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
 
 

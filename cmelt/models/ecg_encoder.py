@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cmelt.config import ModelSettings
 from cmelt.models.layers import PostNormLayer, init_weights, take
+from cmelt.models.ops import dropout
 
 
 def token_count(samples: int, conv_layers: Sequence[tuple[int, int, int]]) -> int:
@@ -59,7 +60,7 @@ class ECGEncoder(nn.Module):
         self.conv_norm = nn.GroupNorm(channels[1], channels[1])
         self.input_norm = nn.LayerNorm(channels[-1])
         self.project = nn.Linear(channels[-1], width)
-        self.dropout = nn.Dropout(settings.ecg_dropout)
+        self.rate = settings.ecg_dropout
         self.position = PositionConv(width, settings.position_kernel, settings.position_groups)
         self.cls = nn.Parameter(torch.randn(width))
         self.norm = nn.LayerNorm(width)
@@ -78,7 +79,7 @@ class ECGEncoder(nn.Module):
         for number, conv in enumerate(self.convs):
             x = conv(x)  # (B, C, ·)
             x = F.gelu(self.conv_norm(x) if number == 0 else x)
-        x = self.dropout(self.project(self.input_norm(x.transpose(1, 2))))  # (B, T, W)
+        x = dropout(self.project(self.input_norm(x.transpose(1, 2))), self.rate, self.training)  # (B, T, W)
         return x + self.position(x)
 
     def encode(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -86,7 +87,7 @@ class ECGEncoder(nn.Module):
         if keep is not None:
             tokens = take(tokens, keep)
         x = torch.cat([self.cls.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], dim=1)
-        x = self.dropout(self.norm(x))
+        x = dropout(self.norm(x), self.rate, self.training)
         for layer in self.layers:
             x = layer(x)
         return x

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmelt.models.layers import Attention, init_weights, sinusoids, take
+from cmelt.models.ops import activated_linear, quick_gelu
 
 
 class Pooler(nn.Module):
@@ -60,8 +61,7 @@ class DecoderBlock(nn.Module):
             x = x + self.attention(y)
         else:
             x = take(x, at) + self.attention(take(y, at), y)
-        hidden = self.ffn_in(self.ffn_norm(x))
-        return x + self.ffn_out(hidden * torch.sigmoid(1.702 * hidden))
+        return x + activated_linear(quick_gelu, self.ffn_out.weight, self.ffn_out.bias, self.ffn_in(self.ffn_norm(x)))
 
 
 class MEMDecoder(nn.Module):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmelt.models.ops import activated_linear, attend, dropout
+
 
 class Attention(nn.Module):
     """Multi-head attention with biases; one weight holds the projections to query, key and value (rows in that order)."""
@@ -30,7 +32,7 @@ class Attention(nn.Module):
             key, value = F.linear(memory, weights[1], biases[1]).chunk(2, dim=-1)
         query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))  # (B, H, ·, W / H)
         visible = None if padding is None else ~padding[:, None, None, :]  # PyTorch's mask is True = seen
-        out = F.scaled_dot_product_attention(query, key, value, visible, self.dropout if self.training else 0.0)
+        out = attend(query, key, value, visible, self.dropout if self.training else 0.0)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -47,7 +49,7 @@ class PostNormLayer(nn.Module):
         self.ffn_in = nn.Linear(width, ffn)
         self.ffn_out = nn.Linear(ffn, width)
         self.ffn_norm = nn.LayerNorm(width, eps)
-        self.dropout = nn.Dropout(dropout)
+        self.rate = dropout
 
     def forward(
         self,
@@ -59,13 +61,17 @@ class PostNormLayer(nn.Module):
     ) -> Tensor:
         """Return the layer's output (B, Q, W) for tokens `x` (B, L, W): all of them, or only those at places `at` (B, Q)."""
         if at is None:
-            x = self.attention_norm(x + self.dropout(self.attention(x, None, padding)))
+            x = self.attention_norm(x + self._drop(self.attention(x, None, padding)))
         else:
             chosen = take(x, at)
-            x = self.attention_norm(chosen + self.dropout(self.attention(chosen, x, padding)))
+            x = self.attention_norm(chosen + self._drop(self.attention(chosen, x, padding)))
         if memory is not None:
-            x = self.cross_norm(x + self.dropout(self.cross(x, memory, memory_padding)))
-        return self.ffn_norm(x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(x)))))
+            x = self.cross_norm(x + self._drop(self.cross(x, memory, memory_padding)))
+        hidden = activated_linear(F.gelu, self.ffn_out.weight, self.ffn_out.bias, self.ffn_in(x))
+        return self.ffn_norm(x + self._drop(hidden))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.rate, self.training)
 
 
 def take(x: Tensor, at: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.models.cmelt import CMELT, ModelConfig
+from cmelt.models.t5 import DEFAULTS
 from cmelt.models.text_encoder import load_tokenizer
+from cmelt.models.text_encoder import t5_sizes as whole_t5
 from cmelt.record import LEADS
 
 PUBLISHED_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -126,10 +128,10 @@ def _translate(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> list[s
     return found
 
 
-def slots(model: CMELT) -> dict[str, Tensor]:
-    """Return the model's parameters, as views, under the published names: writing into them is importing, reading exporting."""
+def slots(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a model's `state`, as views, under the published names: writing into them is importing, reading exporting."""
     views: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    for name, value in state.items():
         if name.startswith(OURS_ONLY):
             continue
         whole = _translate(name, BACKWARD)
@@ -143,7 +145,7 @@ def slots(model: CMELT) -> dict[str, Tensor]:
 @torch.no_grad()
 def load_published(model: CMELT, tensors: Mapping[str, Tensor], where: str = "the published weights") -> None:
     """Copy published `tensors` into `model` by name; raises CheckpointError naming unknown, missing and ill-sized ones."""
-    views = slots(model)
+    views = slots(model.state_dict())
     unknown = sorted(set(tensors) - set(views) - set(TOLERATED))
     missing = sorted(set(views) - set(tensors))
     if unknown or missing:
@@ -161,7 +163,7 @@ def load_published(model: CMELT, tensors: Mapping[str, Tensor], where: str = "th
 
 def published_tensors(model: CMELT) -> dict[str, Tensor]:
     """Return the model's weights under the published names; bit-equal to what was imported."""
-    return {name: view.detach().cpu().clone(memory_format=torch.contiguous_format) for name, view in slots(model).items()}
+    return {name: view.detach().cpu().clone(memory_format=torch.contiguous_format) for name, view in slots(model.state_dict()).items()}
 
 
 def published_config(
@@ -199,7 +201,7 @@ def published_config(
         }
     except KeyError as error:
         raise CheckpointError(f"published config: no {error.args[0]!r}; give the config that came with the weights") from None
-    text = {"model_type": "t5"} | dict(t5 or t5_sizes(tensors))
+    text = whole_t5({key: value for key, value in (t5 or t5_sizes(tensors)).items() if key in DEFAULTS})
     mlm = {"mlm_vocab": len(tensors["mlm_head.bias"])} if "mlm_head.bias" in tensors else {}
     return ModelConfig(**settings | mlm | {"fs_hz": 500.0, "samples": samples, "leads": PUBLISHED_LEADS, "text": text} | changes)
 

@@ -5,6 +5,7 @@ B batch, L tokens. Padding: True = hidden.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from cmelt.config import ModelSettings, did_you_mean
 from cmelt.errors import CheckpointError, RecipeError
+from cmelt.models.t5 import ACTIVATIONS, DEFAULTS, T5Encoder, activation_name
 from cmelt.text.tokenizer import ReportTokenizer, hub_is_away, tokenizer_files
 from cmelt.text.tokenizer import not_found as tokenizer_not_found
 
-FLAN_T5 = {"feed_forward_proj": "gated-gelu", "vocab_size": 32128, "d_kv": 64, "tie_word_embeddings": False}
+FLAN_T5 = {"feed_forward_proj": "gated-gelu", "vocab_size": 32128, "d_kv": 64}
 KNOWN: dict[str, dict[str, Any]] = {
     "google/flan-t5-small": {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6, **FLAN_T5},
     "google/flan-t5-base": {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12, **FLAN_T5},
@@ -23,30 +25,39 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 """Sizes of encoders that a random start needs no file for."""
 
+T5_KINDS = ("t5", "mt5")
+"""Model types that our own T5 encoder serves; it needs no transformers, and keeps less in training."""
 NOT_SIZES = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "_attn_implementation")
 
 
 class TextEncoder(nn.Module):
-    """Wraps a Hugging Face encoder: token ids in, hidden states out, nothing else computed."""
+    """Token ids in, hidden states out: our T5 encoder, or a Hugging Face model of another kind."""
 
-    def __init__(self, sizes: dict[str, Any]) -> None:
-        """Make a randomly initialised encoder of `sizes`: a Hugging Face config as a table, with its ``model_type``."""
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Make a randomly initialised encoder of `config`: a Hugging Face config as a table, with its ``model_type``."""
         super().__init__()
+        self.model: nn.Module
+        if config["model_type"] in T5_KINDS:
+            self.model = T5Encoder(config)
+            self.width: int = config["d_model"]
+            return
         from transformers import AutoConfig, AutoModelForTextEncoding
 
-        table = dict(sizes)
-        config = AutoConfig.for_model(table.pop("model_type"), **table)
-        self.model: nn.Module = _encoder(AutoModelForTextEncoding.from_config(config, attn_implementation="sdpa"))
-        self.width: int = config.hidden_size
+        sizes = AutoConfig.for_model(**config)
+        self.model = _encoder(AutoModelForTextEncoding.from_config(sizes, attn_implementation="sdpa"))
+        self.width = sizes.hidden_size
 
     def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
         """Return hidden states (B, L, width) of `ids` (B, L) with `padding` (B, L)."""
-        hidden: Tensor = self.model(input_ids=ids, attention_mask=(~padding).long(), return_dict=True).last_hidden_state
+        if isinstance(self.model, T5Encoder):
+            hidden: Tensor = self.model(ids, padding)
+        else:
+            hidden = self.model(input_ids=ids, attention_mask=(~padding).long(), return_dict=True).last_hidden_state
         return hidden
 
 
 def _encoder(model: Any) -> nn.Module:
-    """Return the bare encoder of a loaded model: T5's stack (its embedding then has one name), BERT without its pooler."""
+    """Return the bare encoder of a Hugging Face model: T5's stack (its embedding then has one name), BERT without its pooler."""
     stack: Any = model.encoder if hasattr(model, "shared") else model
     if getattr(stack, "pooler", None) is not None:
         stack.pooler = None
@@ -60,25 +71,35 @@ def resolve_sizes(settings: ModelSettings, vocab_size: int = 0) -> dict[str, Any
     A randomly started encoder embeds at least `vocab_size` tokens; ``t5`` just that many.
     Raises CheckpointError where the encoder is not to be had, RecipeError for an unknown size.
     """
-    from transformers import AutoConfig, T5Config
-
-    name = settings.text_encoder
-    if name == "t5":
-        known = set(T5Config().to_dict())
-        for key in settings.text_config:
-            if key not in known:
-                raise RecipeError(f"model.text_config: T5 has no {key!r}{did_you_mean(key, known)}")
-        config = T5Config(**{"vocab_size": vocab_size, **settings.text_config})  # type: ignore[arg-type]
-    elif name in KNOWN and settings.text_init == "random":
-        config = T5Config(**KNOWN[name] | settings.text_config)
+    name, changes = settings.text_encoder, settings.text_config
+    if name == "t5" or (name in KNOWN and settings.text_init == "random"):
+        sizes = t5_sizes(KNOWN.get(name, {"vocab_size": vocab_size}) | changes)
     else:
+        from transformers import AutoConfig
+
         try:
-            config = AutoConfig.from_pretrained(name, local_files_only=hub_is_away(), **settings.text_config)
+            config = AutoConfig.from_pretrained(name, local_files_only=hub_is_away(), **changes)
         except (OSError, ValueError):
             raise CheckpointError(not_found(name)) from None
-    sizes = {"model_type": config.model_type} | {key: value for key, value in config.to_diff_dict().items() if key not in NOT_SIZES}
+        if config.model_type in T5_KINDS:
+            sizes = t5_sizes({key: getattr(config, key) for key in DEFAULTS})
+        else:
+            sizes = {"model_type": config.model_type}
+            sizes |= {key: value for key, value in config.to_diff_dict().items() if key not in NOT_SIZES}
+            sizes["vocab_size"] = config.vocab_size
     if settings.text_init == "random":
-        sizes["vocab_size"] = max(vocab_size, config.vocab_size)
+        sizes["vocab_size"] = max(vocab_size, sizes["vocab_size"])
+    return sizes
+
+
+def t5_sizes(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a whole T5 config from one that leaves keys unsaid; raises RecipeError for keys and activations that T5 has not."""
+    for key in table:
+        if key not in DEFAULTS:
+            raise RecipeError(f"model.text_config: T5 has no {key!r}{did_you_mean(key, DEFAULTS)}")
+    sizes = {"model_type": "t5"} | DEFAULTS | dict(table)
+    if activation_name(sizes) not in ACTIVATIONS:
+        raise RecipeError(f"model.text_config: feed_forward_proj = {sizes['feed_forward_proj']!r} is unknown; try 'gated-gelu' or 'relu'")
     return sizes
 
 
@@ -87,10 +108,13 @@ def load_pretrained(encoder: TextEncoder, name: str) -> None:
     from transformers import AutoModelForTextEncoding
 
     try:
-        model = AutoModelForTextEncoding.from_pretrained(name, attn_implementation="sdpa", local_files_only=hub_is_away())
+        model = _encoder(AutoModelForTextEncoding.from_pretrained(name, attn_implementation="sdpa", local_files_only=hub_is_away()))
     except (OSError, ValueError):
         raise CheckpointError(not_found(name)) from None
-    encoder.model = _encoder(model)
+    if isinstance(encoder.model, T5Encoder):
+        encoder.model.load_state_dict(model.state_dict())
+    else:
+        encoder.model = model
 
 
 def load_tokenizer(name: str, max_tokens: int) -> ReportTokenizer:

@@ -76,7 +76,8 @@ class Baseline:
     def text_encoded(self, ids: Tensor, hidden: Tensor) -> Tensor:
         p = "language_encoder.encoder"
         rms = lambda x, name: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.w[f"{name}.weight"]  # noqa: E731
-        act = {"gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}[self.t5.get("dense_act_fn", "gelu_new")]
+        gated = self.t5["feed_forward_proj"] == "gated-gelu"
+        act = gelu_new if gated else F.relu
         x = self.drop(F.embedding(ids, self.w["language_encoder.shared.weight"]))
         bias = self.t5_bias(ids.shape[1])
         for number in range(self.t5["num_layers"]):
@@ -86,10 +87,10 @@ class Baseline:
             y = self.linear(self.attend(q, k, v, self.t5["num_heads"], 0.1, hidden, bias), f"{attention}.SelfAttention.o")
             x = x + self.drop(y)
             y = rms(x, f"{ff}.layer_norm")
-            if f"{ff}.DenseReluDense.wi.weight" in self.w:
-                y = act(self.linear(y, f"{ff}.DenseReluDense.wi"))
-            else:
+            if gated:
                 y = act(self.linear(y, f"{ff}.DenseReluDense.wi_0")) * self.linear(y, f"{ff}.DenseReluDense.wi_1")
+            else:
+                y = act(self.linear(y, f"{ff}.DenseReluDense.wi"))
             x = x + self.drop(self.linear(self.drop(y), f"{ff}.DenseReluDense.wo"))
         return self.drop(rms(x, f"{p}.final_layer_norm"))
 
@@ -167,6 +168,11 @@ class Baseline:
             y = self.linear(self.norm(x, f"{p}.ln_2"), f"{p}.mlp.c_fc")
             x = x + self.linear(y * torch.sigmoid(1.702 * y), f"{p}.mlp.c_proj")
         return self.linear(self.norm(x, "mim_head.decoder_norm"), "mim_head.decoder_pred")[:, 1:]
+
+
+def gelu_new(x: Tensor) -> Tensor:
+    """Return T5's approximate GELU as the published model's library computes it: term by term."""
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
 
 
 def losses(out: Mapping[str, Tensor], labels: Tensor, is_aligned: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,87 @@
+"""Operations that keep less give the values and gradients of the plain ones."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cmelt.models.ops import activated_linear, attend, dropout, quick_gelu
+
+
+def gradients(work: Callable[[], Tensor], leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return the value of `work` and its gradients by `leaves`, dropout drawn with a fixed seed."""
+    torch.manual_seed(0)
+    out = work()
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return out.detach(), *torch.autograd.grad((out * weights).sum(), leaves)
+
+
+def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+@pytest.mark.parametrize("activation", [F.gelu, quick_gelu])
+def test_activated_linear(activation: Callable[[Tensor], Tensor]) -> None:
+    x, weight, bias = leaves((2, 3, 8), (5, 8), (5,))
+    mine = gradients(lambda: activated_linear(activation, weight, bias, x), [x, weight, bias])
+    want = gradients(lambda: F.linear(activation(x), weight, bias), [x, weight, bias])
+    for a, b in zip(mine, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_activated_linear_with_a_gate_and_a_mask() -> None:
+    x, gate, weight = leaves((4, 8), (4, 8), (5, 8))
+    stays = torch.rand(4, 8, generator=torch.Generator().manual_seed(2)) > 0.3
+
+    def inner(x: Tensor, gate: Tensor, stays: Tensor) -> Tensor:
+        return F.gelu(x) * gate * stays
+
+    mine = gradients(lambda: activated_linear(inner, weight, None, x, gate, stays), [x, gate, weight])
+    want = gradients(lambda: F.linear(inner(x, gate, stays), weight), [x, gate, weight])
+    for a, b in zip(mine, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_attention_with_dropout_draws_the_same_mask_twice(learnt: bool) -> None:
+    query, key, value, bias = leaves((2, 2, 5, 4), (2, 2, 7, 4), (2, 2, 7, 4), (1, 2, 5, 7))
+    mask = bias if learnt else torch.rand(2, 1, 1, 7, generator=torch.Generator().manual_seed(3)) > 0.3
+    wanted = [query, key, value, *([bias] if learnt else [])]
+    mine = gradients(lambda: attend(query, key, value, mask, 0.4), wanted)
+    want = gradients(lambda: F.scaled_dot_product_attention(query, key, value, mask, 0.4), wanted)
+    for a, b in zip(mine, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dropout_has_its_rate_and_scale() -> None:
+    x = torch.ones(100_000, requires_grad=True)
+    y = dropout(x, 0.1, True)
+    assert float((y == 0).float().mean()) == pytest.approx(0.1, abs=0.01)
+    assert float(y.detach().max()) == pytest.approx(1 / 0.9)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # type: ignore[arg-type]
+    assert dropout(x, 0.1, False) is x
+
+
+def test_less_is_kept() -> None:
+    x, weight = torch.randn(64, 256, requires_grad=True), torch.randn(32, 256, requires_grad=True)
+
+    def kept(work: Callable[[], Tensor]) -> int:
+        seen: dict[int, int] = {}
+        storages = {p.untyped_storage().data_ptr() for p in (weight,)}
+
+        def pack(t: Tensor) -> Tensor:
+            if t.untyped_storage().data_ptr() not in storages:
+                seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            out = work()
+        del out
+        return sum(seen.values())
+
+    assert kept(lambda: activated_linear(F.gelu, weight, None, x)) <= 0.51 * kept(lambda: F.linear(F.gelu(x), weight))
+    assert kept(lambda: dropout(x, 0.1, True)) <= 0.3 * kept(lambda: F.dropout(x, 0.1))

@@ -44,6 +44,9 @@ WALLS: dict[str, tuple[float, float, float]] = {
 """From the middle of the heart to each wall."""
 
 
+LOST: dict[str, float] = {"inferior": 0.70, "anteroseptal": 1.50, "anterior": 1.15}
+"""How much of the early forces an infarct of a wall takes, over the others."""
+
 AGES: dict[str, tuple[float, float]] = {"acute": (0.30, 0.15), "recent": (0.10, -0.35), "old": (0.02, -0.08)}
 """Age of an infarct → what it adds to ST and to T towards its wall, in mV, when it is large."""
 
@@ -58,7 +61,7 @@ def infarct(name: str, heart: Heart, severity: float, rng: np.random.Generator) 
     """Turn early forces away from the dead wall (Q waves, lost R); by age of the infarct raise ST or invert T there."""
     to_wall = wall(name, rng)
     size = heart.size()
-    early = 0.15 + 0.72 * severity
+    early = (0.15 + 0.72 * severity) * LOST.get(name, 1.0)
     reach = np.zeros(len(heart.qrs.centre_s))
     reach[[SEPTAL, ANTERIOR, MAIN, BASAL]] = 0.45, 0.90, 0.80, 0.25
     along = np.clip(heart.qrs.vector_mv @ to_wall, 0, None)
@@ -94,8 +97,8 @@ def ischaemia(name: str, heart: Heart, severity: float, rng: np.random.Generator
 
 def flat_t(heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Lower the T wave everywhere, a little more on the left side."""
-    heart.t.vector_mv[:2] *= 1 - (0.35 + 0.55 * severity) * rng.uniform(0.7, 1.1)
-    heart.t.vector_mv[T_MAIN] -= 0.04 * severity * wall("lateral", rng)
+    heart.t.vector_mv[:2] *= 1 - (0.25 + 0.55 * severity) * rng.uniform(0.6, 1.1) * np.array([1.0, 0.9, 0.6])
+    heart.t.vector_mv[T_MAIN] -= 0.05 * severity * wall("lateral", rng)
 
 
 def st_down(heart: Heart, severity: float, rng: np.random.Generator) -> None:
@@ -248,7 +251,8 @@ def long_pr(heart: Heart, severity: float, rng: np.random.Generator) -> None:
 def left_ventricle(heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Let the forces to the left and back grow."""
     q = heart.qrs.vector_mv
-    q[[MAIN, BASAL]] *= np.array([1.22 + 0.45 * severity, 1.40 + 0.50 * severity, 1.25 + 0.90 * severity])
+    q[[MAIN, BASAL]] *= np.array([1.22 + 0.45 * severity, 1.50 + 0.60 * severity, 1.45 + 0.95 * severity])
+    q[MAIN, 1] += 0.15 * heart.size()
     q[BASAL] += np.array([0.25, -0.15, 0.10]) * severity * heart.size()
     q[TERMINAL, 0] += 0.25 * severity
     heart.qrs.stretch(1 + 0.10 * severity)

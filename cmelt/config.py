@@ -79,6 +79,8 @@ class ModelSettings(Settings):
     """A hub name, a local path, or ``t5``: a T5 encoder of ``text_config``'s sizes, made here."""
     text_init: Literal["pretrained", "random"] = "pretrained"
     text_config: dict[str, int | float | str | bool] = {}
+    text_frozen: int = Field(0, ge=-1)
+    """How many of the text encoder's first blocks, with its embedding, are not trained; -1 = none of it is trained."""
     tokenizer: str = ""
     """A hub name or local path; '' = the text encoder's; ``reports`` = trained on the training split's reports."""
     tokenizer_vocab: int = 2000

@@ -6,7 +6,6 @@ B batch, S samples, T ECG tokens, K kept ECG tokens with [CLS], L text tokens, D
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from cmelt.config import ModelSettings, SignalSettings
 from cmelt.errors import CheckpointError, InputError, RecipeError
 from cmelt.models import store
 from cmelt.models.batch import IGNORE, Batch, Outputs
+from cmelt.models.conditioning import as_ecg
 from cmelt.models.ecg_encoder import ECGEncoder, token_count, token_samples
 from cmelt.models.fusion import Fusion
 from cmelt.models.heads import Contrast, MEMDecoder, MLMHead, Pooler
@@ -50,6 +50,13 @@ class ModelConfig(ModelSettings):
     mlm_vocab: int = 0
     """How many tokens the MLM head tells apart; 0 = as many as the text encoder embeds."""
 
+    @property
+    def conditioning(self) -> SignalSettings:
+        """How raw ECGs are to be conditioned: as the training data were, or, where that is not known, resampled and cut only."""
+        plain = {"highpass_hz": 0, "lowpass_hz": 0, "notch_hz": 0}
+        made = SignalSettings.model_validate(plain) if self.signal is None else self.signal
+        return made.model_copy(update={"fs_hz": self.fs_hz, "duration_s": self.samples / self.fs_hz})
+
 
 class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", "electrocardiogram", "multimodal"]):
     """An ECG encoder, a text encoder, their fusion, and the heads of four losses."""
@@ -63,6 +70,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         width = config.width
         self.ecg_encoder = ECGEncoder(config)
         self.text_encoder = TextEncoder(config.text)
+        self.text_encoder.freeze(config.text_frozen)
         self.ecg_project = nn.Linear(config.ecg_width, width)
         self.text_project = nn.Linear(self.text_encoder.width, width)
         self.ecg_pooler, self.text_pooler = Pooler(width), Pooler(width)
@@ -116,11 +124,22 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
             model = cls(config, tokenizer)
         if pretrained:
             load_pretrained(model.text_encoder, settings.text_encoder)
+            model.text_encoder.freeze(settings.text_frozen)
         return model
 
     def ecg_token_count(self, samples: int | None = None) -> int:
         """Return T, the number of tokens of an ECG of `samples` (default: the length the model was made for)."""
         return token_count(self.config.samples if samples is None else samples, self.config.conv_layers)
+
+    def recompute_layers(self, again: bool = True) -> None:
+        """Keep only the layers' inputs in training and compute the rest again: less memory, about a third more time."""
+        for part in self.modules():
+            if hasattr(part, "again"):
+                setattr(part, "again", again)  # noqa: B010 - modules have no such attribute in their type
+        for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # a Hugging Face encoder's new and old name
+            if again and hasattr(self.text_encoder.model, name):
+                getattr(self.text_encoder.model, name)()
+                break
 
     @property
     def lead_order(self) -> list[int] | None:
@@ -173,20 +192,31 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         return (tokens * seen).sum(dim=1) / seen.sum(dim=1)
 
     def encode_ecg(
-        self, ecg: NDArray[np.floating] | Tensor, fs_hz: float | None = None, leads: Sequence[str] | None = None, batch: int = 64
+        self,
+        ecg: NDArray[np.floating] | Tensor,
+        fs_hz: float | None = None,
+        leads: Sequence[str] | None = None,
+        mains_hz: float = 50.0,
+        batch: int = 64,
     ) -> Tensor:
         """Return embeddings (B, D) of `ecg` (12, S) or (B, 12, S) in mV; in evaluation mode, nothing masked, without gradients.
 
-        Without `fs_hz` and `leads` it is taken to be sampled as the checkpoint's data were, leads in the order of LEADS; with
-        them it is resampled and reordered by name. Raises InputError for other shapes, unknown leads and NaN.
+        Without `fs_hz` it is taken as the shards have it. With `fs_hz` it is raw, and conditioned as the checkpoint's data were:
+        filtered, resampled, cut or padded. With `leads` the channels are put in order by name, and absent limb leads derived.
+        Raises InputError for other shapes, unknown leads and NaN.
         """
-        return self.ecg_features(ecg, fs_hz, leads, batch)[0]
+        return self.ecg_features(ecg, fs_hz, leads, mains_hz, batch)[0]
 
     def ecg_features(
-        self, ecg: NDArray[np.floating] | Tensor, fs_hz: float | None = None, leads: Sequence[str] | None = None, batch: int = 64
+        self,
+        ecg: NDArray[np.floating] | Tensor,
+        fs_hz: float | None = None,
+        leads: Sequence[str] | None = None,
+        mains_hz: float = 50.0,
+        batch: int = 64,
     ) -> tuple[Tensor, Tensor]:
         """Return embeddings (B, D), and the mean of the encoded tokens without [CLS] (B, W); arguments as in `encode_ecg`."""
-        signal = as_ecg(ecg, self.config.fs_hz, fs_hz, leads)
+        signal = as_ecg(ecg, self.config.conditioning, fs_hz, leads, mains_hz)
         if self.ecg_token_count(signal.shape[2]) < 1:
             raise InputError(f"an ECG of {signal.shape[2]} samples is too short: one token needs {token_samples(self.config.conv_layers)}")
 
@@ -250,32 +280,6 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
             where = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(f"{folder / store.CONFIG}: {where}: {first['msg'].lower()}") from None
         return store.fill(cls(config, store.read_tokenizer(folder, config.max_text_tokens)), folder)
-
-
-def as_ecg(ecg: NDArray[np.floating] | Tensor, model_fs_hz: float, fs_hz: float | None, leads: Sequence[str] | None) -> Tensor:
-    """Return `ecg` (12, S) or (B, 12, S) as float32 (B, 12, S'), leads in the order of LEADS, resampled from `fs_hz` to `model_fs_hz`."""
-    values = ecg.detach().cpu().numpy() if isinstance(ecg, Tensor) and fs_hz else ecg
-    values = torch.as_tensor(values)
-    values = values[None] if values.ndim == 2 else values
-    if values.ndim != 3 or not values.is_floating_point():
-        raise InputError(f"an ECG is (12, samples) or (B, 12, samples) of floating-point mV, not {tuple(values.shape)} {values.dtype}")
-    if leads is not None:
-        names = {name.lower(): number for number, name in enumerate(leads)}
-        missing = [lead for lead in LEADS if lead.lower() not in names]
-        if missing or len(leads) != values.shape[1]:
-            raise InputError(f"leads: {len(leads)} names for {values.shape[1]} leads; missing: {', '.join(missing) or 'none'}")
-        values = values[:, [names[lead.lower()] for lead in LEADS]]
-    if values.shape[1] != len(LEADS):
-        raise InputError(f"an ECG has {len(LEADS)} leads, {', '.join(LEADS)}; this one has {values.shape[1]}: give their names with leads=")
-    bad = (~torch.isfinite(values)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-    if bad:
-        raise InputError(f"ECG {bad[0]} holds NaN or infinite samples ({len(bad)} of {len(values)} do); repair or leave them out")
-    if fs_hz is not None and fs_hz != model_fs_hz:
-        from scipy.signal import resample_poly
-
-        ratio = Fraction(model_fs_hz / fs_hz).limit_denominator(1000)
-        values = torch.from_numpy(resample_poly(values.double().numpy(), ratio.numerator, ratio.denominator, axis=-1))
-    return values.float()
 
 
 def check_sizes(config: ModelConfig) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cmelt.config import ModelSettings
 from cmelt.models.layers import PostNormLayer, init_weights, take
-from cmelt.models.ops import dropout
+from cmelt.models.ops import dropout, layerwise
 
 
 def token_count(samples: int, conv_layers: Sequence[tuple[int, int, int]]) -> int:
@@ -64,6 +64,7 @@ class ECGEncoder(nn.Module):
         self.position = PositionConv(width, settings.position_kernel, settings.position_groups)
         self.cls = nn.Parameter(torch.randn(width))
         self.norm = nn.LayerNorm(width)
+        self.again = False
         self.layers = nn.ModuleList(
             PostNormLayer(width, settings.ecg_heads, settings.ecg_ffn, settings.ecg_dropout, settings.ecg_attention_dropout, 1e-5)
             for _ in range(settings.ecg_layers)
@@ -89,5 +90,5 @@ class ECGEncoder(nn.Module):
         x = torch.cat([self.cls.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], dim=1)
         x = dropout(self.norm(x), self.rate, self.training)
         for layer in self.layers:
-            x = layer(x)
+            x = layerwise(layer, self.again, x)
         return x

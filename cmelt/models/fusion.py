@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cmelt.models.layers import PostNormLayer, init_weights
+from cmelt.models.ops import layerwise
 
 EPS = 1e-12
 
@@ -17,6 +18,7 @@ class Fusion(nn.Module):
 
     def __init__(self, width: int, heads: int, pairs: int, dropout: float) -> None:
         super().__init__()
+        self.again = False
         self.modality = nn.Embedding(2, width)  # 0 text, 1 ECG
         self.text, self.ecg = (
             nn.ModuleList(PostNormLayer(width, heads, 4 * width, dropout, dropout, EPS, cross=True) for _ in range(pairs)) for _ in range(2)
@@ -38,7 +40,7 @@ class Fusion(nn.Module):
                 mem = ecg
             last = number == pairs - 1
             text, ecg = (
-                self.text[number](text, padding, ecg, None, text_at if last else None),
-                self.ecg[number](ecg, None, text, padding, ecg_at if last else None),
+                layerwise(self.text[number], self.again, text, padding, ecg, None, text_at if last else None),
+                layerwise(self.ecg[number], self.again, ecg, None, text, padding, ecg_at if last else None),
             )
         return text, ecg, mem if 0 <= mem_layer < pairs else ecg

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Activation = Callable[..., Tensor]
 
@@ -18,6 +19,14 @@ Activation = Callable[..., Tensor]
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Return `x` with a share `rate` of its elements zeroed and the rest scaled up; keeps one byte an element, not four."""
     return torch.native_dropout(x, rate, True)[0] if training and rate else x
+
+
+def layerwise(layer: nn.Module, again: bool, *arguments: Tensor | None) -> Tensor:
+    """Return layer(*arguments); with `again` nothing inside is kept, and the layer is computed again in the backward pass."""
+    if again and torch.is_grad_enabled():
+        out: Tensor = checkpoint(layer, *arguments, use_reentrant=False)
+        return out
+    return layer(*arguments)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -36,20 +45,25 @@ def activated_linear(activation: Activation, weight: Tensor, bias: Tensor | None
 class _ActivatedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, activation: Activation, weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Tensor:
-        ctx.activation, ctx.has_bias = activation, bias is not None
+        ctx.activation = activation
         ctx.save_for_backward(weight, *inputs)
         return F.linear(activation(*inputs), weight, bias)  # under autocast, as the caller is
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, *inputs = ctx.saved_tensors
-        wanted = [x.is_floating_point() for x in inputs]
+        wanted = ctx.needs_input_grad[3:]
         with torch.enable_grad():
             again = [x.detach().requires_grad_(want) for x, want in zip(inputs, wanted, strict=True)]
             activated = ctx.activation(*again)
         flat = gradient.flatten(0, -2)  # (N, out)
-        weight_gradient = (flat.T @ activated.detach().flatten(0, -2).to(flat.dtype)).to(weight.dtype)
-        bias_gradient = flat.sum(0).to(weight.dtype) if ctx.has_bias else None
+        weight_gradient = bias_gradient = None
+        if ctx.needs_input_grad[1]:
+            weight_gradient = (flat.T @ activated.detach().flatten(0, -2).to(flat.dtype)).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            bias_gradient = flat.sum(0).to(weight.dtype)
+        if not any(wanted):
+            return None, weight_gradient, bias_gradient, *(None for _ in inputs)
         into = (flat @ weight.to(flat.dtype)).view(activated.shape).to(activated.dtype)
         gradients = iter(torch.autograd.grad(activated, [x for x, want in zip(again, wanted, strict=True) if want], into))
         return None, weight_gradient, bias_gradient, *(next(gradients) if want else None for want in wanted)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmelt.models.ops import Activation, activated_linear, attend, dropout, quick_gelu
+from cmelt.models.ops import Activation, activated_linear, attend, dropout, layerwise, quick_gelu
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 32128,
@@ -131,7 +131,7 @@ class T5Encoder(nn.Module):
         """Make an encoder of the sizes in `config` (T5's keys; those unsaid as in DEFAULTS), with T5's random weights."""
         super().__init__()
         sizes = self.sizes = DEFAULTS | {key: value for key, value in config.items() if key in DEFAULTS}
-        self.rate = sizes["dropout_rate"]
+        self.rate, self.again = sizes["dropout_rate"], False
         self.embed_tokens = nn.Embedding(sizes["vocab_size"], sizes["d_model"])
         self.block = nn.ModuleList(T5Block(sizes, number == 0) for number in range(sizes["num_layers"]))
         self.final_layer_norm = nn.RMSNorm(sizes["d_model"], sizes["layer_norm_epsilon"])
@@ -165,5 +165,5 @@ class T5Encoder(nn.Module):
         bias = bias.masked_fill(padding[:, None, None, :], torch.finfo(bias.dtype).min)  # (B, H, L, L)
         x = dropout(self.embed_tokens(ids), self.rate, self.training)
         for block in self.block:
-            x = block(x, bias)
+            x = layerwise(block, self.again, x, bias)
         return dropout(self.final_layer_norm(x), self.rate, self.training)

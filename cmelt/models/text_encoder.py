@@ -47,6 +47,19 @@ class TextEncoder(nn.Module):
         self.model = _encoder(AutoModelForTextEncoding.from_config(sizes, attn_implementation="sdpa"))
         self.width = sizes.hidden_size
 
+    def freeze(self, blocks: int) -> None:
+        """Take the embedding and the first `blocks` blocks out of training; 0 = nothing, -1 = everything."""
+        if blocks == -1:
+            self.requires_grad_(False)
+        elif blocks:
+            lists = [part for part in self.modules() if isinstance(part, nn.ModuleList)]
+            layers = max(lists, key=len) if lists else nn.ModuleList()
+            if blocks > len(layers):
+                raise RecipeError(f"model.text_frozen = {blocks}, but the text encoder has {len(layers)} blocks; -1 = all of it")
+            trained = {id(parameter) for layer in layers[blocks:] for parameter in layer.parameters()}
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(id(parameter) in trained or "final_layer_norm" in name)
+
     def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
         """Return hidden states (B, L, width) of `ids` (B, L) with `padding` (B, L)."""
         if isinstance(self.model, T5Encoder):

@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cmelt.config import ModelSettings, ObjectiveSettings, load_recipe
+from cmelt.config import ModelSettings, ObjectiveSettings, SignalSettings, load_recipe
 from cmelt.errors import CheckpointError, InputError, RecipeError
 from cmelt.models.batch import IGNORE, Batch
 from cmelt.models.cmelt import CMELT, LOSSES
 from cmelt.objectives import total_loss
 from cmelt.record import LEADS
+from cmelt.signal.condition import condition
+from cmelt.signal.decode import Decoded
 from pairs import FINDINGS, SMALL, small_batch, small_model, some_reports
 
 REPORTS = some_reports()
@@ -158,6 +160,20 @@ def test_ecgs_come_in_any_lead_order_and_rate(model: CMELT) -> None:
     model.eval()
 
 
+def test_raw_ecgs_are_conditioned_as_the_shards_were() -> None:
+    signal = SignalSettings(fs_hz=100, duration_s=1.6, highpass_hz=0.5, lowpass_hz=40, notch_hz="mains")
+    model = CMELT.create(ModelSettings.model_validate(SMALL), 100.0, 160, REPORTS, signal=signal).eval()
+    raw = np.random.default_rng(2).normal(size=(12, 1250)).cumsum(1).astype(np.float32)  # 5 s at 250 Hz
+    raw[2] = raw[1] - raw[0]
+    window = condition(Decoded(raw.copy(), set(range(12)), 250.0, ""), signal, 60.0)[0]
+    mine = model.encode_ecg(raw, fs_hz=250, mains_hz=60)
+    torch.testing.assert_close(mine, model.encode_ecg(window))
+    assert not torch.allclose(mine, model.encode_ecg(raw, fs_hz=250, mains_hz=50), atol=1e-6)
+    without = [row for row in range(12) if row != 2]  # III follows from I and II
+    torch.testing.assert_close(model.encode_ecg(raw[without], 250, [LEADS[row] for row in without], 60), mine, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
 def test_bad_ecgs_are_refused_by_name(model: CMELT) -> None:
     ecg = np.zeros((3, 12, 160), np.float32)
     ecg[1, 4, 7] = np.nan
@@ -165,7 +181,7 @@ def test_bad_ecgs_are_refused_by_name(model: CMELT) -> None:
         model.encode_ecg(ecg)
     with pytest.raises(InputError, match="12 leads"):
         model.encode_ecg(ecg[:1, :8])
-    with pytest.raises(InputError, match="missing: V6"):
+    with pytest.raises(InputError, match="missing V6"):
         model.encode_ecg(ecg[:1], leads=[*LEADS[:11], "X"])
     with pytest.raises(InputError, match="floating-point mV"):
         model.encode_ecg(np.zeros((12, 160), np.int16))
@@ -246,3 +262,47 @@ def test_a_local_hugging_face_encoder_serves(tmp_path: Path) -> None:
         torch.testing.assert_close(mine, bert(ids).last_hidden_state)
     batch = small_batch(model, REPORTS)
     assert torch.isfinite(total_loss(model, model(batch), batch, ObjectiveSettings())[0])
+
+
+@pytest.mark.parametrize("make", [small_model, bert_model], ids=["t5", "bert"])
+def test_recomputed_layers_give_the_same_gradients(make: object) -> None:
+    def gradients(again: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = make().train()  # type: ignore[operator]
+        model.recompute_layers(again)
+        batch = small_batch(model, REPORTS)
+        torch.manual_seed(0)  # the same dropout
+        total_loss(model, model(batch), batch, ObjectiveSettings())[0].backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    kept, again = gradients(False), gradients(True)
+    assert kept.keys() == again.keys()
+    for name in kept:
+        torch.testing.assert_close(again[name], kept[name], msg=name)
+
+
+@pytest.mark.parametrize(("frozen", "trained"), [(0, 3), (1, 1), (-1, 0)])
+def test_a_text_encoder_can_be_frozen_in_part(frozen: int, trained: int) -> None:
+    two_blocks = SMALL["text_config"] | {"num_layers": 2}  # type: ignore[operator]
+    model = small_model(reports=REPORTS, text_frozen=frozen, text_config=two_blocks)
+    batch = small_batch(model, REPORTS)
+    total_loss(model, model(batch), batch, ObjectiveSettings())[0].backward()
+    stack = model.text_encoder.model
+    parts = [stack.embed_tokens, *stack.block]  # type: ignore[misc, list-item]
+    assert sum(any(p.grad is not None for p in part.parameters()) for part in parts) == trained
+    assert model.text_project.weight.grad is not None
+    with pytest.raises(RecipeError, match="has 2 blocks"):
+        small_model(text_frozen=3, text_config=two_blocks)
+
+
+def test_autocast_keeps_losses_in_float32_and_close() -> None:
+    model = small_model(reports=REPORTS).eval()
+    batch = small_batch(model, REPORTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        total, coarse = total_loss(model, model(batch), batch, ObjectiveSettings())
+    total.backward()
+    assert total.dtype == torch.float32
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    fine = total_loss(model, model(batch), batch, ObjectiveSettings())[1]
+    for name, value in fine.items():
+        assert float(coarse[name]) == pytest.approx(float(value), rel=0.03), name

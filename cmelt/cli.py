@@ -102,7 +102,7 @@ def ingest(
     workers: Workers = None,
     records100: Annotated[bool, typer.Option("--records100/--records500", help="PTB-XL's copy; 100 sets signal.fs_hz=100.")] = False,
     databases: Annotated[str, typer.Option(help="cinc2021: these databases only, with commas between.")] = "",
-    table: Annotated[Path | None, typer.Option(help="wfdb: CSV or Parquet of key, report, labels, patient, fold.")] = None,
+    table: Annotated[Path | None, typer.Option(help="wfdb, files: CSV or Parquet of key, report, labels, patient, fold.")] = None,
     splits: Annotated[Path | None, typer.Option(help="A folder of published split files to follow.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -20,6 +20,7 @@ DATASETS: dict[str, str] = {
     "code15": "cmelt.datasets.code:CODE15",
     "code-test": "cmelt.datasets.code:CODETest",
     "wfdb": "cmelt.datasets.wfdb:WFDB",
+    "files": "cmelt.datasets.files:Files",
 }
 
 

@@ -19,13 +19,16 @@ HEADER_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a header says: the files that its recording needs beside it, whether they are segments, and the patient's comments."""
+    """What a header says: the files that its recording needs beside it, whether they are segments, and about the patient."""
 
-    files: tuple[str, ...]
-    segments: tuple[str, ...]
-    age: float | None
-    sex: str
-    codes: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    age: float | None = None
+    sex: str = ""
+    codes: tuple[str, ...] = ()
+    patient: str = ""
+    report: str = ""
+    device: str = ""
 
 
 def read_about(text: str) -> About:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,30 +49,42 @@ class WFDB(Dataset):
 
     def sources(self) -> Iterator[Source | Refused]:
         """Yield every recording found, with its row of the table; then the rows without a recording."""
-        found = list(recordings(self.raw))
-        paths = [item.path if isinstance(item, Refused) else item[0] for item in found]
-        names = Counter(key_of(path) for path in paths)
-        used: set[str] = set()
-        for item, path in zip(found, paths, strict=True):
-            stem = path.removesuffix(".hea")
-            key = key_of(path) if names[key_of(path)] == 1 else key_of(stem.replace("/", "_"))
-            name = next((name for name in (stem, stem.rpartition("/")[2], key) if name in self.rows), "")
-            used.add(name)
-            if isinstance(item, Refused):
-                yield Refused(key, path, item.reason, item.detail)
-                continue
-            try:
-                yield read_row(key, path, item[1], self.rows.get(name, {}))
-            except (ValueError, TypeError) as error:
-                yield Refused(key, path, "bad_row", f"the table's row of {name[:40]}: {error}")
-        for name in self.rows:
-            if name not in used:
-                yield Refused(key_of(name), f"{name}.hea", "missing_file", f"the table names {name[:80]}, which is not there")
+        return join(list(recordings(self.raw)), self.rows, names_of)
+
+
+def names_of(path: str) -> tuple[str, ...]:
+    """Return a header's names: its key, its key where others have that too, and what else a table may call it."""
+    stem = path.removesuffix(".hea")
+    return key_of(path), key_of(stem.replace("/", "_")), stem, stem.rpartition("/")[2]
+
+
+def join(
+    found: Sequence[tuple[str, About] | Refused], rows: Mapping[str, dict[str, Any]], names: Callable[[str], tuple[str, ...]]
+) -> Iterator[Source | Refused]:
+    """Yield the recordings of `found`, each with its row of the table `rows` by one of its `names`; then the rows left over."""
+    paths = [item.path if isinstance(item, Refused) else item[0] for item in found]
+    same = Counter(names(path)[0] for path in paths)
+    used: set[str] = set()
+    for item, path in zip(found, paths, strict=True):
+        short, long, *others = names(path)
+        key = short if same[short] == 1 else long
+        name = next((name for name in (*others, key) if name in rows), "")
+        used.add(name)
+        if isinstance(item, Refused):
+            yield Refused(key, path, item.reason, item.detail)
+            continue
+        try:
+            yield read_row(key, path, item[1], rows.get(name, {}))
+        except (ValueError, TypeError) as error:
+            yield Refused(key, path, "bad_row", f"the table's row of {name[:40]}: {error}")
+    for name in rows:
+        if name not in used:
+            yield Refused(key_of(name), name, "missing_file", f"the table names {name[:80]}, which is not there")
 
 
 def read_row(key: str, path: str, of: About, row: dict[str, Any]) -> Source:
-    """Return the Source of a recording by its header's comments and its row; the row wins. Raises ValueError for a wrong value."""
-    patient = str(row.get("patient") or "").strip().removesuffix(".0")
+    """Return the Source of a recording by what its file says and its row; the row wins. Raises ValueError for a wrong value."""
+    patient = str(row.get("patient") or "").strip().removesuffix(".0") or of.patient
     split, fold = str(row.get("split") or "").strip().lower(), 0
     if split and split not in SPLITS:
         raise ValueError(f"split {split[:20]!r} is none of {', '.join(SPLITS)}")
@@ -85,7 +97,7 @@ def read_row(key: str, path: str, of: About, row: dict[str, Any]) -> Source:
     labels = row.get("labels")
     parts = re.split(r"[;|,]", labels) if isinstance(labels, str) else list(labels or ())
     codes = tuple(dict.fromkeys(code for part in parts if (code := str(part).strip()))) or of.codes
-    report = str(row.get("report") or "")
+    report = str(row.get("report") or "") or of.report
     made = "" if report else report_of(codes)
     return Source(
         key=key,
@@ -95,11 +107,11 @@ def read_row(key: str, path: str, of: About, row: dict[str, Any]) -> Source:
         split=split or split_of(fold),
         age=parse_age(str(row.get("age"))) if row.get("age") not in (None, "") else of.age,
         sex=parse_sex(str(row.get("sex") or "")) or of.sex,
-        device=" ".join(str(row.get("device") or "").split()),
+        device=" ".join(str(row.get("device") or of.device).split()),
         report_raw=report or made,
         codes=codes,
         flags=("report_from_labels",) if made else (),
-        mains_hz=60.0 if database_of(path) == "georgia" else 0.0,
+        mains_hz=60.0 if path.endswith(".hea") and database_of(path) == "georgia" else 0.0,
     )
 
 

@@ -50,7 +50,7 @@ def test_records_read_as_wfdb_at_both_rates(folder: Path, table: list[dict[str, 
             read = wfdb.rdrecord(folder / row[column], physical=False)
             assert (read.fs, read.sig_len, read.n_sig) == (fs_hz, samples, 12)
             assert read.sig_name == ["I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"]
-            assert set(read.fmt) == {"16"} and set(read.adc_gain) == {1000.0} and set(read.units) == {"mV"}
+            assert (set(read.fmt), set(read.adc_gain), set(read.units)) == ({"16"}, {1000.0}, {"mV"})
             assert [total % 65536 for total in read.checksum] == [total % 65536 for total in read.calc_checksum()]
             assert read.init_value == read.d_signal[0].tolist()
             assert (read.d_signal[:, 2] == read.d_signal[:, 1] - read.d_signal[:, 0]).all()
@@ -65,7 +65,9 @@ def test_the_table_looks_published(folder: Path, table: list[dict[str, str]]) ->
         codes = ast.literal_eval(row["scp_codes"])
         assert codes.keys() <= known
         assert set(codes.values()) <= {0.0, 15.0, 35.0, 50.0, 80.0, 100.0}
-        assert row["report"] and row["sex"] in "01" and 17 <= float(row["age"]) <= 95
+        assert row["report"]
+        assert row["sex"] in ("0", "1")
+        assert 17 <= float(row["age"]) <= 95
     with (folder / "scp_statements.csv").open(encoding="utf-8", newline="") as file:
         statements = list(csv.DictReader(file))
     assert {row[""] for row in statements} == known

@@ -33,6 +33,8 @@ class Row:
     age: float
     male: float
     lasting: bool
+    least: float
+    """The least severity."""
     raised_by: dict[str, float]
 
     def factor(self, age: float, male: bool) -> float:
@@ -54,6 +56,7 @@ def rows() -> tuple[Row, ...]:
                 age=float(line["age"]),
                 male=float(line["male"]),
                 lasting=line["lasting"] == "1",
+                least=float(line["least"]),
                 raised_by={k: float(v) for k, v in (pair.split("=") for pair in line["with"].split())},
             )
             for line in csv.DictReader(file)
@@ -94,9 +97,9 @@ class Case:
     """Code → likelihood in per cent, as PTB-XL's ``scp_codes``."""
 
 
-def draw_severity(rng: np.random.Generator) -> float:
-    """Draw how marked a finding is, in (0, 1]: a good part is barely visible."""
-    return float(np.clip(rng.beta(1.15, 1.5), 0.02, 1.0))
+def draw_severity(rng: np.random.Generator, least: float) -> float:
+    """Draw how marked a finding is, from `least` to 1: a good part is barely visible."""
+    return float(least + (1 - least) * rng.beta(1.15, 1.5))
 
 
 def draw_codes(rng: np.random.Generator, age: float, male: bool, normal: bool, given: dict[str, float], lasting: bool) -> dict[str, float]:
@@ -113,7 +116,7 @@ def draw_codes(rng: np.random.Generator, age: float, male: bool, normal: bool, g
                 if code in found:
                     chance *= factor
         if rng.random() < min(chance, 0.95):
-            found[row.code] = draw_severity(rng)
+            found[row.code] = draw_severity(rng, row.least)
             if row.group:
                 groups.add(row.group)
     return found

@@ -161,7 +161,7 @@ def left_bundle(complete: bool, heart: Heart, severity: float, rng: np.random.Ge
     share = 0.75 + 0.25 * severity if complete else 0.25 + 0.3 * severity
     size = heart.size() * rng.lognormal(0, 0.15)
     q = heart.qrs
-    left = np.array([[0.15, 0.02, -0.03], [0.33, 0.12, 0.68], [0.40, 0.08, 1.02], [0.58, -0.12, 0.66], [0.40, -0.20, 0.28]]) * 1.45 * size
+    left = np.array([[0.15, 0.02, -0.03], [0.33, 0.12, 0.68], [0.40, 0.08, 1.02], [0.58, -0.12, 0.66], [0.40, -0.20, 0.28]]) * 1.6 * size
     slow = np.array([18, 40, 65, 92, 111]) / 1000
     wide = np.array([9, 11, 12, 12, 10]) / 1000
     q.vector_mv[:5] = (1 - share) * q.vector_mv[:5] + share * left
@@ -173,7 +173,7 @@ def left_bundle(complete: bool, heart: Heart, severity: float, rng: np.random.Ge
 
 def right_bundle(complete: bool, heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Add a late slow force to the right and front; with a complete block T turns away from it."""
-    right = np.array([-0.60, 0.05, -0.50]) + rng.normal(0, 0.12, 3)
+    right = (np.array([-0.60, 0.00, -0.44]) if complete else np.array([-0.60, -0.08, -0.14])) + rng.normal(0, 0.10, 3)
     q = heart.qrs.vector_mv
     if complete:
         strength = (0.75 + 0.60 * severity) * rng.lognormal(0, 0.2)
@@ -189,7 +189,8 @@ def right_bundle(complete: bool, heart: Heart, severity: float, rng: np.random.G
         strength = 0.40 + 0.55 * severity
         q[BASAL, 2] *= 1 - 0.6 * strength
         q[TERMINAL] *= 1 - 0.8 * strength
-        heart.qrs.add(0.070, 0.009, strength * np.array([0.85, 1.0, 0.85]) * right * rng.lognormal(0, 0.2))
+        q[MAIN, 2] -= 0.35 * strength * heart.size()
+        heart.qrs.add(0.070, 0.009, strength * right * rng.lognormal(0, 0.2))
         heart.t.vector_mv[:2, 2] += 0.06 * severity
         heart.delay_repolarisation(0.008)
 
@@ -208,7 +209,7 @@ def left_anterior_fascicle(heart: Heart, severity: float, rng: np.random.Generat
     """Aim early forces down, then the rest up and to the left; QRS a little wider."""
     share = 0.55 + 0.45 * severity
     q = heart.qrs.vector_mv
-    up = np.array([[-0.02, 0.05, -0.10], [0.25, 0.03, -0.20], [0.62, -0.12, 0.05], [0.14, -0.38, 0.36], [-0.08, -0.33, 0.24]])
+    up = np.array([[-0.02, 0.05, -0.10], [0.25, 0.03, -0.20], [0.56, -0.12, 0.05], [0.02, -0.36, 0.38], [-0.10, -0.30, 0.22]])
     up = up * heart.size() + rng.normal(0, 0.06, (5, 3))
     q[:5] = (1 - share) * q[:5] + share * up
     heart.qrs.centre_s[TERMINAL] += 0.006 * share
@@ -224,7 +225,7 @@ def left_posterior_fascicle(heart: Heart, severity: float, rng: np.random.Genera
 
 def slow_ventricles(heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Widen the QRS complex by a quarter to a half, with a notch."""
-    factor = 1.20 + 0.30 * severity
+    factor = 1.14 + 0.28 * severity
     heart.qrs.stretch(factor)
     heart.qrs.add(rng.uniform(0.05, 0.09), 0.008, rng.normal(0, 0.18, 3))
     heart.delay_repolarisation(0.08 * (factor - 1))
@@ -245,7 +246,7 @@ def preexcitation(heart: Heart, severity: float, rng: np.random.Generator) -> No
 
 def long_pr(heart: Heart, severity: float, rng: np.random.Generator) -> None:
     """Lengthen PR to 0.20 to 0.32 s."""
-    heart.pr_s = 0.205 + 0.09 * severity * rng.uniform(0.6, 1.3)
+    heart.pr_s = 0.212 + 0.12 * severity * rng.uniform(0.6, 1.3)
 
 
 def left_ventricle(heart: Heart, severity: float, rng: np.random.Generator) -> None:

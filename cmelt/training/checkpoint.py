@@ -85,7 +85,7 @@ def load_state(state: Path, model: CMELT, raw: nn.Module, optimizer: torch.optim
     for name, p in parameters.items():
         kept = {key.rsplit(".", 1)[1]: value for key, value in tensors.items() if key.rsplit(".", 1)[0] == f"optim.{name}"}
         if kept:
-            optimizer.state[p] = {key: value if key == "step" else value.to(p.device) for key, value in kept.items()}
+            optimizer.state[p] = {key: value.to(p.device) for key, value in kept.items()}
     return facts
 
 

@@ -91,10 +91,13 @@ def record_row(record: Record) -> dict[str, Any]:
     return {name: row[name] for name in INDEX_SCHEMA.names if name not in PLACE}
 
 
+to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
 def sample_json(row: dict[str, Any], fs_hz: float) -> bytes:
     """Return KEY.json of an index row: all that is known of the sample but its place and its report (KEY.txt)."""
     rest = {name: value for name, value in row.items() if name not in PLACE and name != "report"}
-    return json.dumps({**rest, "fs_hz": fs_hz, "lsb_uv": LSB_UV, "leads": LEADS}, ensure_ascii=False, allow_nan=False).encode()
+    return to_json({**rest, "fs_hz": fs_hz, "lsb_uv": LSB_UV, "leads": LEADS}).encode()
 
 
 def quantise(signal_mv: NDArray[np.float32]) -> tuple[NDArray[np.int16], bool]:
@@ -115,11 +118,17 @@ def npy_header(samples: int) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("latin-1")
 
 
+MODE, PLAIN_FILE = b"0000644\0" + b"0000000\0" * 2, b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
+"""Parts of a tar header that are alike in all: rights and no owner; a plain file of the ustar kind."""
+SUM = sum(MODE) + 11 * ord("0") + sum(PLAIN_FILE) + 8 * ord(" ")
+"""What they, the time of zero and the blank checksum add to the checksum."""
+
+
 def member(name: str, size: int) -> bytes:
     """Return the 512-byte ustar header of a plain file: no owner, no time, so that equal samples make equal bytes."""
-    fields = name.encode("ascii").ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"0" * 11 + b"\0"
-    rest = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
-    return fields + b"%06o\0 " % (sum(fields) + sum(rest) + 8 * ord(" ")) + rest
+    title, length = name.encode("ascii"), b"%011o" % size
+    checksum = b"%06o\0 " % (SUM + sum(title) + sum(length))
+    return b"".join((title.ljust(100, b"\0"), MODE, length, b"\x0000000000000\0", checksum, PLAIN_FILE))
 
 
 def padded(data: bytes) -> bytes:

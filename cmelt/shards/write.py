@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Shard:
 @contextlib.contextmanager
 def open_whole(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing so that it appears whole or not at all: written as .part, synced, renamed."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # its own: a worker that was given up may still write another
     try:
         with part.open("wb") as file:
             yield file
@@ -38,7 +39,7 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
             raise OutputError(f"cannot write {path}: {error.strerror}; make room or rights, then run the same command again") from None
         raise
     finally:
@@ -73,14 +74,13 @@ def write_shard(path: Path, records: Iterable[Record]) -> tuple[Shard, list[dict
             key, header, report = row["key"], npy_header(ecg.shape[1]), record.report.encode()
             rest = sample_json(row, record.fs_hz)
             head = member(f"{key}.ecg.npy", len(header) + ecg.nbytes) + header
-            data = ecg.tobytes()
-            tail = bytes(-(len(header) + len(data)) % 512)
-            tail += member(f"{key}.txt", len(report)) + padded(report) + member(f"{key}.json", len(rest)) + padded(rest)
-            rows.append({"key": key, "shard": path.name, "ecg_offset": offset + len(head), "ecg_bytes": len(data), **row})
-            for piece in (head, data, tail):
-                digest.update(piece)
-                file.write(piece)
-                offset += len(piece)
+            gap = bytes(-(len(header) + ecg.nbytes) % 512)
+            texts = (member(f"{key}.txt", len(report)), padded(report), member(f"{key}.json", len(rest)), padded(rest))
+            sample = b"".join((head, ecg.data, gap, *texts))  # one piece to hash and to write
+            rows.append({"key": key, "shard": path.name, "ecg_offset": offset + len(head), "ecg_bytes": ecg.nbytes, **row})
+            digest.update(sample)
+            file.write(sample)
+            offset += len(sample)
         digest.update(TAR_END)
         file.write(TAR_END)
     return Shard(path.name, len(rows), offset + len(TAR_END), digest.hexdigest()), rows

@@ -32,13 +32,17 @@ MAINS_HZ = (50.0, 60.0)
 MAINS_MV = 0.05
 
 ONE, TWO, THREE, AVR, AVL, AVF, V6 = (LEADS.index(name) for name in ("I", "II", "III", "aVR", "aVL", "aVF", "V6"))
-AUGMENTED = (AVR, AVL, AVF)
+
+FROM_I_AND_II = np.array([[-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]], np.float32)
+"""III, aVR, aVL, aVF from I and II (Einthoven, Goldberger)."""
 
 
 def check(signal: Signal, fs_hz: float, present: set[int]) -> list[str]:
     """Return the flags of `signal` (12, samples) in mV, without NaN, whose rows `present` were recorded or derived."""
     seconds = whole_seconds(signal, fs_hz)
-    high, low = seconds.max(axis=2), seconds.min(axis=2)
+    starts = np.arange(0, seconds.shape[1] * seconds.shape[2], seconds.shape[2])
+    whole = signal[:, : seconds.shape[1] * seconds.shape[2]]
+    high, low = np.maximum.reduceat(whole, starts, axis=1), np.minimum.reduceat(whole, starts, axis=1)
     height = middle(high - low)  # (12,) mV
     rows = sorted(present)
     flags = ["flat_lead"] if not height[rows].all() else []
@@ -75,35 +79,28 @@ def check_limb_leads(signal: Signal, fs_hz: float, qrs_mv: float, has_v6: bool) 
     """Return the flags of the six limb leads: whether they obey Einthoven and Goldberger, and if not, what would explain it."""
     most = RESIDUAL * qrs_mv
     flags = []
-    expected = goldberger(signal)
-    bad_three = breaks(signal[TWO] - signal[ONE] - signal[THREE], most)
-    if bad_three or any(breaks(expected[at] - signal[row], most) for at, row in enumerate(AUGMENTED)):
+    bad = breaks(FROM_I_AND_II @ signal[: TWO + 1] - signal[THREE : AVF + 1], most)  # III, aVR, aVL, aVF
+    if bad.any():
         flags.append("limb_leads_disagree")
         if augmented_order(signal) != (0, 1, 2):
             flags.append("augmented_leads_swapped")
-        if bad_three and not breaks(signal[TWO] + signal[ONE] - signal[THREE], most):
+        if bad[0] and not breaks(signal[None, TWO] + signal[ONE] - signal[THREE], most)[0]:
             flags.append("arm_leads_reversed")
     if has_v6 and "arm_leads_reversed" not in flags and slope_correlation(signal[ONE], signal[V6], fs_hz) < AGAINST:
         flags.append("arm_leads_reversed")
     return flags
 
 
-def breaks(residual: Signal, most_mv: float) -> bool:
-    """Say whether the 99th percentile of ``abs(residual)`` lies above `most_mv`, by a count."""
-    np.abs(residual, out=residual)
-    return int(np.count_nonzero(residual > most_mv)) > EXCEPT * len(residual)
-
-
-def goldberger(signal: Signal) -> Signal:
-    """Return aVR, aVL, aVF (3, samples) as leads I and II of `signal` give them."""
-    one, two = signal[ONE], signal[TWO]
-    return np.stack([(one + two) * np.float32(-0.5), one - two * np.float32(0.5), two - one * np.float32(0.5)])
+def breaks(residuals: Signal, most_mv: float) -> NDArray[np.bool_]:
+    """Say of each of `residuals` (n, samples) whether the 99th percentile of its size lies above `most_mv`, by a count."""
+    np.abs(residuals, out=residuals)
+    return np.count_nonzero(residuals > most_mv, axis=1) > EXCEPT * residuals.shape[1]
 
 
 def augmented_order(signal: Signal) -> tuple[int, ...]:
     """Return which of the rows aVR, aVL, aVF (0, 1, 2) of `signal` truly holds each of the three, by correlation; (0, 1, 2) if unsure."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = np.nan_to_num(np.corrcoef(goldberger(signal), signal[list(AUGMENTED)])[:3, 3:])
+        correlation = np.nan_to_num(np.corrcoef(FROM_I_AND_II[1:] @ signal[: TWO + 1], signal[AVR : AVF + 1])[:3, 3:])
     best = max(permutations(range(3)), key=lambda order: sum(correlation[at, row] for at, row in enumerate(order)))
     sure = min(correlation[at, row] for at, row in enumerate(best)) > SAME
     return best if sure else (0, 1, 2)
@@ -112,7 +109,7 @@ def augmented_order(signal: Signal) -> tuple[int, ...]:
 def slope_correlation(first: Signal, second: Signal, fs_hz: float) -> float:
     """Return the correlation of two leads' slopes over 10 ms, which the QRS decides and wander does not."""
     step = max(1, round(fs_hz / 100))
-    a, b = np.diff(first[::step]), np.diff(second[::step])
+    a, b = first[step::step] - first[:-step:step], second[step::step] - second[:-step:step]
     scale = float(np.dot(a, a)) * float(np.dot(b, b))
     return float(np.dot(a, b)) / scale**0.5 if scale > 0 else 0.0
 
@@ -125,10 +122,12 @@ def is_saturated(seconds: Signal, extremes: Signal, furthest: Signal, fs_hz: flo
     shortest = max(3, round(PLATEAU_S * fs_hz))
     reached = extremes == furthest[:, None]
     for row in np.flatnonzero(np.count_nonzero(reached, axis=1) >= PLATEAUS):
+        rests = seconds[row, reached[row]] == furthest[row]
+        often = np.count_nonzero(rests, axis=1)
         plateaus = 0
-        for resting in seconds[row, reached[row]] == furthest[row]:
+        for resting in rests[(often >= shortest) & (often < rests.shape[1])]:
             edges = np.flatnonzero(np.diff(resting, prepend=False, append=False))
-            plateaus += bool(np.any(edges[1::2] - edges[::2] >= shortest) and not resting.all())
+            plateaus += bool(np.any(edges[1::2] - edges[::2] >= shortest))
         if plateaus >= PLATEAUS:
             return True
     return False
@@ -137,7 +136,7 @@ def is_saturated(seconds: Signal, extremes: Signal, furthest: Signal, fs_hz: flo
 def mains_mv(seconds: Signal) -> NDArray[np.float32]:
     """Return the amplitude in mV of 50 and of 60 Hz in each lead (leads, 2), the median over `seconds`; empty at low rates."""
     wave = mains_wave(seconds.shape[2])
-    parts = (seconds @ wave).reshape(*seconds.shape[:2], -1, 2)
+    parts = (seconds.reshape(-1, len(wave)) @ wave).reshape(*seconds.shape[:2], -1, 2)
     return middle(np.hypot(parts[..., 0], parts[..., 1]))
 
 

@@ -120,7 +120,8 @@ def is_plain(channel: Channel) -> bool:
 def plain_to_leads(stored: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Return mV and µV as ``to_leads`` does, from stored samples that are µV in the order of LEADS: PTB-XL, most of CinC."""
     uv = stored.astype("<i4", order="C")
-    signal = np.multiply(uv, np.float32(1e-3), dtype=np.float32, casting="unsafe")
+    signal = uv.astype(np.float32)
+    signal *= np.float32(1e-3)
     if stored.min(initial=0) == INVALID16:
         invalid = uv == INVALID16
         uv[invalid], signal[invalid] = INVALID, np.nan

@@ -26,9 +26,6 @@ HIGHEST = 0.45
 RINGING = 2e-3
 """What may be left of a filter's slowest mode where the padding ends."""
 
-BLOCK = 4
-"""Leads filtered at once: what the FFT does side by side in one register, and what stays in the cache between passes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Band:
@@ -72,7 +69,9 @@ class Plan:
     start_out: int
     samples_out: int
     gain: NDArray[np.float32]
-    """|H|² at the frequencies that both rates have, times length_out / length."""
+    """|H|² at the frequencies that both rates have, times length_out / length; each twice, for real and imaginary part."""
+    line: NDArray[np.float32]
+    """One and the number of the sample, counted in the padded record, (2, samples): of these a straight line is made."""
 
 
 @lru_cache(64)
@@ -96,7 +95,9 @@ def make_plan(samples: int, fs_raw_hz: float, fs_hz: float, band: Band) -> Plan:
             slow = sos
         else:
             gain *= np.abs(sosfreqz(sos, worN=frequencies, fs=fs_raw_hz)[1]) ** 2
-    return Plan(slow, left, right, length, length_out, left // down * up, samples * up // down, gain.astype(np.float32))
+    line = np.stack([np.ones(samples), np.arange(left, left + samples)]).astype(np.float32)
+    twice = np.repeat(gain.astype(np.float32), 2)
+    return Plan(slow, left, right, length, length_out, left // down * up, samples * up // down, twice, line)
 
 
 def filter_and_resample(signal: NDArray[np.float32], fs_raw_hz: float, fs_hz: float, band: Band) -> NDArray[np.float32]:
@@ -116,23 +117,21 @@ def filter_and_resample(signal: NDArray[np.float32], fs_raw_hz: float, fs_hz: fl
         return filter_and_resample(filtered, fs_raw_hz, fs_hz, Band(0, 0, band.order, 0, band.notch_q))
     left, end = plan.left, plan.left + samples
     stop = end + plan.right
-    line = np.stack([np.ones(stop, np.float32), np.arange(stop, dtype=np.float32)])
-    time = np.arange(plan.samples_out, dtype=np.float32) * np.float32(fs_raw_hz / fs_hz) + left
-    result = np.empty((leads, plan.samples_out), np.float32)
-    work = np.zeros((BLOCK, plan.length), np.float32)
-    for lead in range(0, leads, BLOCK):
-        part = signal[lead : lead + BLOCK]
-        padded = work[: len(part)]
-        padded[:, left:end] = part
-        np.subtract(2 * part[:, :1], part[:, left:0:-1], out=padded[:, :left])
-        np.subtract(2 * part[:, -1:], part[:, -2 : -2 - plan.right : -1], out=padded[:, end:stop])
-        first = padded[:, 0].copy()
-        slope = (padded[:, stop - 1] - first) / (stop - 1)
-        padded[:, :stop] -= np.stack([first, slope], 1) @ line
-        spectrum = rfft(padded)[:, : len(plan.gain)]
-        spectrum *= plan.gain
-        filtered = irfft(spectrum, plan.length_out, overwrite_x=True)
-        result[lead : lead + BLOCK] = filtered[:, plan.start_out : plan.start_out + plan.samples_out]
-        if not band.highpass_hz:
-            result[lead : lead + BLOCK] += first[:, None] + slope[:, None] * time
+    first = 2 * signal[:, 0] - signal[:, left]  # what odd extension makes of the padded record's two ends
+    slope = (2 * signal[:, -1] - signal[:, -1 - plan.right] - first) / (stop - 1)
+    lines = np.stack([first, slope], 1)
+    padded = np.empty((leads, plan.length), np.float32)
+    padded[:, stop:] = 0
+    inner = padded[:, left:end]
+    np.subtract(signal, lines @ plan.line, out=inner)  # before extending: a line's odd extension is itself
+    np.subtract(2 * inner[:, :1], inner[:, left:0:-1], out=padded[:, :left])
+    np.subtract(2 * inner[:, -1:], inner[:, -2 : -2 - plan.right : -1], out=padded[:, end:stop])
+    spectrum = rfft(padded)
+    parts = spectrum.view(np.float32)[:, : len(plan.gain)]
+    parts *= plan.gain
+    filtered = irfft(spectrum[:, : len(plan.gain) // 2], plan.length_out)
+    result = filtered[:, plan.start_out : plan.start_out + plan.samples_out]
+    if not band.highpass_hz:
+        time = np.arange(plan.samples_out, dtype=np.float32) * np.float32(fs_raw_hz / fs_hz) + left
+        result += first[:, None] + slope[:, None] * time
     return result

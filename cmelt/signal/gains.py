@@ -6,7 +6,6 @@ Corrected only where the database and the declared gain are in the table *and* t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,5 +32,5 @@ def right_gains(path: str, channels: Sequence[Channel], stored: NDArray[np.int16
     if right is None:
         return tuple(channels), []
     if PLAUSIBLE_MV[0] <= median_height_mv(np.divide(stored, right, dtype=np.float32), fs_hz) <= PLAUSIBLE_MV[1]:
-        return tuple(replace(channel, gain_adu_per_unit=right, mv_per_unit=1.0) for channel in channels), ["gain_corrected"]
+        return tuple(channel._replace(gain_adu_per_unit=right, mv_per_unit=1.0) for channel in channels), ["gain_corrected"]
     return tuple(channels), ["gain_doubtful"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from cmelt.errors import RecordError
 
@@ -30,8 +31,7 @@ FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?$", re.ASCII)
 GAIN = re.compile(rf"({NUMBER})(?:\(([-+]?\d+)\))?(?:/(\S+))?$", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(NamedTuple):
     """One signal line: which file, how its samples are stored, and what one unit of them means."""
 
     file: str
@@ -89,14 +89,17 @@ def parse_header(text: str) -> Header:
 def parse_channel(line: str) -> Channel:
     """Return the Channel of one signal line."""
     fields = line.split(None, 8)
-    if len(fields) < 2:
+    count = len(fields)
+    if count < 2:
         raise bad(f"signal line {line[:80]!r}")
-    format_, per_frame, skew, offset = parse_format(fields[1])
-    gain, baseline, mv, assumed = parse_gain(fields[2] if len(fields) > 2 else "0")
-    if baseline is None:
-        baseline = integer(fields[4], "ADC zero") if len(fields) > 4 else 0
-    name = fields[8].strip() if len(fields) > 8 else ""
-    return Channel(inside(fields[0]), format_, per_frame, skew, offset, gain, baseline, mv, assumed, name)
+    return Channel._make(
+        (
+            inside(fields[0]),
+            *parse_format(fields[1]),
+            *parse_meaning(fields[2] if count > 2 else "0", fields[4] if count > 4 else "0"),
+            fields[8].strip() if count > 8 else "",
+        )
+    )
 
 
 @lru_cache(4096)
@@ -111,7 +114,6 @@ def parse_format(token: str) -> tuple[int, int, int, int]:
     return format_, per_frame, skew, offset
 
 
-@lru_cache(4096)
 def parse_gain(token: str) -> tuple[float, int | None, float, bool]:
     """Return adu per unit, baseline in adu (None: not said), mV per unit and whether the gain is assumed, of ``1000.0(0)/mV``, say."""
     match = GAIN.match(token)
@@ -125,6 +127,13 @@ def parse_gain(token: str) -> tuple[float, int | None, float, bool]:
     if abs(gain) == float("inf"):
         raise bad(f"gain {token[:40]!r}")
     return gain or DEFAULT_GAIN, None if baseline is None else integer(baseline, "baseline"), mv, gain == 0
+
+
+@lru_cache(4096)
+def parse_meaning(gain_token: str, zero_token: str) -> tuple[float, int, float, bool]:
+    """Return what `parse_gain` does, the baseline being the ADC zero of `zero_token` where the gain does not say it."""
+    gain, baseline, mv, assumed = parse_gain(gain_token)
+    return gain, integer(zero_token, "ADC zero") if baseline is None else baseline, mv, assumed
 
 
 @lru_cache(256)
@@ -151,6 +160,7 @@ def whole(token: str, what: str, most: int = 10**15) -> int:
     return int(token)
 
 
+@lru_cache(64)  # the twelve lines of a record name one file
 def inside(name: str) -> str:
     """Return a file name that stays in the header's own folder; raises RecordError path_outside."""
     if "/" in name or "\\" in name or "\0" in name or name in ("", ".", ".."):

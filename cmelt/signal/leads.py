@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ DERIVED: dict[str, tuple[tuple[str, str, float, float], ...]] = {
 }
 
 
+@lru_cache(1024)
 def lead_row(name: str) -> tuple[int, int] | None:
     """Return (row in LEADS, sign) of a lead by its name, None for a lead that is not one of the twelve (MLII, vx)."""
     plain = name.strip().upper()

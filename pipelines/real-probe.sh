@@ -10,6 +10,6 @@ rm -rf "$work/shards" "$work/run"
 
 cmelt ingest ptbxl "$raw" "$work/shards" --recipe clinical --records500
 cmelt pretrain --shards "$work/shards" --recipe tiny --out "$work/run" --set train.seed=0 \
-    --set train.steps=300 --set train.batch=64 --set train.validate_every=100
+    --set train.steps=150 --set train.batch=64 --set train.validate_every=50
 cmelt probe --task superclass --run "$work/run"
 cmelt zeroshot --task superclass --run "$work/run"

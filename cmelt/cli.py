@@ -95,8 +95,8 @@ def datasets(as_json: Json = False) -> None:
 @app.command()
 def ingest(
     dataset: Annotated[str, typer.Argument(help="The data set: a name that cmelt datasets lists.")],
-    raw: Annotated[Path, typer.Argument(help="The folder (or zip) as downloaded.")],
-    out: Annotated[Path, typer.Argument(help="The shard folder to make.")],
+    raw: Annotated[str, typer.Argument(help="The folder (or zip) as downloaded; or a URL of it, such as s3://bucket/folder.")],
+    out: Annotated[str, typer.Argument(help="The shard folder to make; or a URL.")],
     recipe: Annotated[str, typer.Option(help="clinical, paper, or a .toml file.")] = "clinical",
     changes: Sets = None,
     workers: Workers = None,
@@ -104,6 +104,12 @@ def ingest(
     databases: Annotated[str, typer.Option(help="cinc2021: these databases only, with commas between.")] = "",
     table: Annotated[Path | None, typer.Option(help="wfdb, files: CSV or Parquet of key, report, labels, patient, fold.")] = None,
     splits: Annotated[Path | None, typer.Option(help="A folder of published split files to follow.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop at so many recordings.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, how large and how long; write nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove what cmelt made in OUT otherwise, and begin anew.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Add the recordings that a finished OUT does not name yet.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what a finished OUT refused.")] = False,
+    dask: Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Make shards on this Dask cluster; local: one made here.")] = "",
     as_json: Json = False,
 ) -> None:
     """Turn raw records and reports into filtered, resampled WebDataset shards."""
@@ -113,9 +119,28 @@ def ingest(
     rate = ["signal.fs_hz=100"] if records100 else []
     settings = load_recipe("ingest", recipe, [*rate, *(changes or [])])
     asked = {"records100": records100, "databases": databases, "table": table}
-    options = {name: value for name, value in asked.items() if value}
-    summary = verb(dataset, raw, out, settings, workers=workers, splits=splits, **options)
+    options: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    options |= {"workers": workers, "splits": splits, "limit": limit, "extend": extend, "retry_failed": retry_failed}
+    if dry_run:
+        from cmelt.estimate import estimate
+
+        guess = estimate(dataset, raw, out, settings, **options)
+        emit(guess.as_dict()) if as_json else console().print(guess.line(), markup=False)
+        return
+    summary = verb(dataset, raw, out, settings, overwrite=overwrite, cluster=dask, **options)
     emit(summary.as_dict()) if as_json else console().print(summary.table())
+
+
+@app.command()
+def status(
+    out: Annotated[str, typer.Argument(help="A shard folder, finished or not; or a URL.")],
+    as_json: Json = False,
+) -> None:
+    """Say how far an ingest is, shard by shard; while it runs, or after it was cut off."""
+    from cmelt import status as verb
+
+    summary = verb.status(out)
+    emit(summary) if as_json else console().print(verb.table(summary))
 
 
 @app.command()

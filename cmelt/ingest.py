@@ -6,14 +6,18 @@ manifest is written last. Whatever is not kept is a row of ``rejects.parquet``, 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
 
 from cmelt import __version__
 from cmelt.config import IngestRecipe
@@ -21,16 +25,21 @@ from cmelt.datasets import open_dataset
 from cmelt.datasets.base import Dataset
 from cmelt.datasets.published import LABELLED, differences
 from cmelt.datasets.splits import apply_splits, read_splits
-from cmelt.errors import RecordError
+from cmelt.errors import InputError, RecordError
 from cmelt.inspect import count_classes, counts_table
 from cmelt.labels import load_vocabulary
 from cmelt.raw import Raw
-from cmelt.record import Record, Refused, Source
-from cmelt.shards.commit import claim, commit, finish_shard, pending
-from cmelt.shards.plan import WORK, make_plan, read_sources
-from cmelt.shards.read import ShardFolder
+from cmelt.record import LEADS, Record, Refused, Source
+from cmelt.remote import local_path
+from cmelt.shards.commit import check_place, claim, commit, finish_shard, pending
+from cmelt.shards.format import INDEX, MANIFEST
+from cmelt.shards.grow import read_base
+from cmelt.shards.manifest import parse_manifest
+from cmelt.shards.plan import Plan, make_plan, read_sources
+from cmelt.shards.progress import Progress
 from cmelt.shards.readme import readme
-from cmelt.shards.workers import available_cores, run_tasks
+from cmelt.shards.store import Store
+from cmelt.shards.workers import MakeExecutor, available_cores, dask, processes, run_tasks
 from cmelt.shards.write import write_shard
 from cmelt.signal.checks import check
 from cmelt.signal.condition import repair, window_samples, windows
@@ -46,7 +55,7 @@ class ShardTask:
     """All that a worker must know to make one shard."""
 
     raw: str
-    out: Path
+    out: str
     number: int
     name: str
     dataset: str
@@ -57,10 +66,22 @@ class ShardTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardDone:
+    """What became of one shard; `bytes` are 0 where nothing was kept."""
+
+    name: str
+    planned: int
+    samples: int
+    refused: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class IngestSummary:
     """What an ingest did."""
 
-    out: Path
+    out: str
     manifest: dict[str, Any]
     classes: dict[str, int]
     """Kept recordings by PTB-XL superclass; empty for other data sets."""
@@ -69,6 +90,8 @@ class IngestSummary:
     """Whether the folder was finished already, from the same plan."""
     differences: list[str]
     """In what this is not the published data set, in words."""
+    shards: list[ShardDone]
+    """The shards that were made this time."""
 
     @property
     def kept(self) -> int:
@@ -85,7 +108,7 @@ class IngestSummary:
     def as_dict(self) -> dict[str, Any]:
         """Return the summary for machines."""
         return {
-            "out": str(self.out),
+            "out": self.out,
             "dataset": self.manifest["dataset"],
             "dataset_version": self.manifest["dataset_version"],
             **self.manifest["counts"],
@@ -93,14 +116,15 @@ class IngestSummary:
             "seconds": round(self.seconds, 2),
             "done_before": self.done_before,
             "differences": self.differences,
+            "shards": [asdict(shard) for shard in self.shards],
         }
 
     def table(self) -> Group:
         """Return the summary as something that rich prints."""
         from rich.console import Group
 
-        counts = self.manifest["counts"]
-        rate = "done before" if self.done_before else f"{self.seconds:.1f} s, {self.kept / self.seconds:.0f} records/s"
+        counts, made = self.manifest["counts"], sum(shard.planned for shard in self.shards)
+        rate = "done before" if self.done_before else f"{self.seconds:.1f} s, {made / self.seconds:.0f} records/s"
         head = f"{self.out}: {self.kept} of {counts['rows']} recordings kept ({rate})"
         return Group(head, counts_table(counts, self.classes), *(f"DIFFERS: {what}" for what in self.differences))
 
@@ -112,47 +136,129 @@ def ingest(
     recipe: IngestRecipe,
     *,
     workers: int | None = None,
+    executor: MakeExecutor | None = None,
+    cluster: str = "",
     splits: Path | str | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    extend: bool = False,
+    retry_failed: bool = False,
     **options: Any,
 ) -> IngestSummary:
     """Turn the raw folder of `dataset` into shard folder `out`; `options` are the data set's own (PTB-XL: records100=True).
 
-    Splits are the data set's, or those of the split files in folder `splits`.
-    Rerun after an interruption, the same call goes on where it stopped. Raises InputError and OutputError.
+    Both may be URLs. Splits are the data set's, or those of the split files in folder `splits`. Shards are made by `workers` processes,
+    by the Dask cluster at address `cluster`, or by whatever `executor` makes. `limit` stops at so many recordings; `overwrite` removes
+    what cmelt made in `out` from another plan; `extend` adds what a finished `out` does not name yet, and `retry_failed` tries again
+    what it refused. Rerun after an interruption, the same call goes on where it stopped. Raises InputError and OutputError.
     """
-    began, out = time.monotonic(), Path(out)
+    began, store = time.monotonic(), Store(out)
+    check_place(store)
+    if overwrite and (extend or retry_failed):
+        raise InputError("--overwrite begins anew, --extend and --retry-failed go on; give one of them")
+    data, plan, new = draw_plan(dataset, raw, store, recipe, splits, limit, extend, retry_failed, options)
+    made: list[ShardDone] = []
+    if new:
+        store.make()
+        with store.alone():
+            done_before = claim(store, plan, overwrite)
+            if not done_before:
+                tasks = make_tasks(data, dataset, raw, store, plan, recipe, pending(store, plan, retry_failed))
+                cores = workers or available_cores()
+                with contextlib.ExitStack() as stack:
+                    makes = stack.enter_context(dask(cluster, cores)) if cluster else executor
+                    made = make_shards(store, plan, tasks, cores, makes, window_samples(recipe.signal))
+                about = functools.partial(readme, title=data.title, licence=data.licence, access=data.access)
+                commit(store, plan, recipe.signal.fs_hz, window_samples(recipe.signal), about)
+    manifest = parse_manifest(store.read(MANIFEST), f"{store}/{MANIFEST}")
+    classes = count_classes(data.name, kept_codes(store))
+    done_before = not new or done_before
+    return IngestSummary(str(out), manifest, classes, time.monotonic() - began, done_before, compare(store, manifest), made)
+
+
+def draw_plan(
+    dataset: str,
+    raw: Path | str,
+    store: Store,
+    recipe: IngestRecipe,
+    splits: Path | str | None,
+    limit: int | None,
+    extend: bool,
+    retry: bool,
+    options: dict[str, Any],
+) -> tuple[Dataset, Plan, bool]:
+    """Return the data set in `raw`, the plan of what is to be done, and whether that is anything where a finished folder grows."""
     data = open_dataset(dataset, Raw(raw), **options)
     found = data.sources()
     if splits:
         given = read_splits(splits)
         data.split_rule, found = given.rule, apply_splits(found, given)
-    plan = make_plan(found, terms(data, recipe), recipe.shards.samples_per_shard, recipe.shards.seed)
-    done_before = claim(out, plan)
-    if not done_before:
-        how = (dataset, data.mains_hz, data.decoder, dict(data.layout), recipe)
-        tasks = [ShardTask(str(Path(raw).absolute()), out.absolute(), number, plan.shards[number], *how) for number in pending(out, plan)]
-        with Progress(sum(plan.planned[task.number] for task in tasks)) as progress:
-            if (workers or available_cores()) == 1 or len(tasks) < 2:
-                for task in tasks:
-                    make_shard(task, progress.advance)
-            else:
-                for done in run_tasks(make_shard, tasks, workers or available_cores()):
-                    progress.advance(done)
-        about = functools.partial(readme, title=data.title, licence=data.licence, access=data.access)
-        commit(out, plan, recipe.signal.fs_hz, window_samples(recipe.signal), about)
-    shards = ShardFolder(out)
-    classes = count_classes(data.name, shards.column("codes"))
-    return IngestSummary(out, shards.manifest, classes, time.monotonic() - began, done_before, compare(shards))
+    said = terms(data, recipe) | ({"limit": limit} if limit else {})
+    base = read_base(store) if extend or retry else None
+    if not base:
+        return data, make_plan(first(found, limit), said, recipe.shards.samples_per_shard, recipe.shards.seed), True
+    base.check(said)
+    said["extends"] = base.manifest["plan_sha256"]
+    grown = itertools.chain(first(base.new(found, extend, retry), limit), base.standing())
+    shards = recipe.shards
+    plan = make_plan(grown, said, shards.samples_per_shard, shards.seed, first_shard=base.shards, taken=base.keys)
+    return data, plan, bool(len(plan.sources)) or len(plan.refused) > len(base.rejects)
 
 
-def compare(shards: ShardFolder) -> list[str]:
+def first(found: Iterable[Source | Refused], limit: int | None) -> Iterator[Source | Refused]:
+    """Yield of `found` what comes before the recording after the `limit`-th; refusals on the way are not counted."""
+    left = limit
+    for item in found:
+        if left is not None and isinstance(item, Source):
+            if left == 0:
+                return
+            left -= 1
+        yield item
+
+
+def make_tasks(
+    data: Dataset, dataset: str, raw: Path | str, store: Store, plan: Plan, recipe: IngestRecipe, numbers: Iterable[int]
+) -> list[ShardTask]:
+    """Return the work of making shards `numbers` of `plan`."""
+    places = [str(path.absolute()) if (path := local_path(place)) else str(place) for place in (raw, str(store))]
+    how = (dataset, data.mains_hz, data.decoder, dict(data.layout), recipe)
+    return [ShardTask(places[0], places[1], number, plan.shards[number], *how) for number in numbers]
+
+
+def make_shards(
+    store: Store, plan: Plan, tasks: list[ShardTask], workers: int, executor: MakeExecutor | None, samples: int
+) -> list[ShardDone]:
+    """Make the shards of `tasks`, here or on workers, and show how far that is; returns what became of each."""
+    made = []
+    total = sum(plan.planned[task.number] for task in tasks)
+    with Progress(store, len(tasks), total, len(LEADS) * 2 * samples) as progress:
+        if executor is None and (workers == 1 or len(tasks) < 2):
+            results: Iterable[ShardDone] = (make_shard(task, progress.advance) for task in tasks)
+        else:
+            results = run_tasks(make_shard, tasks, workers, executor or processes, progress.look)
+        for done in results:
+            made.append(done)
+            progress.finish(done.planned, done.refused)
+    return sorted(made, key=lambda done: done.name)
+
+
+def kept_codes(store: Store) -> Iterator[list[str]]:
+    """Yield the codes of each kept recording, shard by shard: an index may be larger than memory."""
+    with store.open(INDEX) as file:
+        index = pq.ParquetFile(file)
+        for number in range(index.num_row_groups):
+            rows = index.read_row_group(number, ["source", "codes"])
+            yield from dict(zip(rows.column("source").to_pylist(), rows.column("codes").to_pylist(), strict=True)).values()
+
+
+def compare(store: Store, manifest: dict[str, Any]) -> list[str]:
     """Return in what a shard folder is not the published data set, in words."""
-    manifest, counts = shards.manifest, shards.manifest["counts"]
-    published = (manifest["dataset"], manifest["dataset_version"])
+    counts, published = manifest["counts"], (manifest["dataset"], manifest["dataset_version"])
     labelled = {}
     if counts["kept"] == counts["rows"] and published in LABELLED:
-        codes = dict(zip(shards.column("source"), shards.column("codes"), strict=True)).values()
-        labelled = {task: sum(map(bool, map(load_vocabulary(task).classes_of, codes))) for task in LABELLED[published]}
+        tasks = {task: load_vocabulary(task) for task in LABELLED[published]}
+        found = Counter(task for codes in kept_codes(store) for task, vocabulary in tasks.items() if vocabulary.classes_of(codes))
+        labelled = {task: found[task] for task in tasks}
     return differences(*published, counts["rows"], counts["kept"], labelled, tuple(manifest["options"].get("databases", ())))
 
 
@@ -169,23 +275,25 @@ def terms(data: Dataset, recipe: IngestRecipe) -> dict[str, Any]:
     }
 
 
-def make_shard(task: ShardTask, advance: Callable[[int], None] | None = None) -> int:
-    """Make one shard, and write down what became of each recording; returns how many it was planned to have.
-
-    `advance` is told of each recording as it is done.
-    """
-    work, raw = task.out / WORK, Raw(task.raw)
-    sources = read_sources(work, task.number)
-    refused: list[Refused] = []
-    records = make_records(task, raw, sources, refused, advance)
-    first = next(records, None)
-    shard, rows = (None, []) if first is None else write_shard(task.out / task.name, itertools.chain((first,), records))
-    finish_shard(work, task.name, shard, rows, refused)
-    return len(sources)
+def make_shard(task: ShardTask, advance: Callable[[], None] | None = None) -> ShardDone:
+    """Make one shard, and write down what became of each recording; `advance` is told of each as it is done."""
+    began, store, raw = time.monotonic(), Store(task.out), Raw(task.raw)
+    with store.busy():
+        sources = read_sources(store, task.number)
+        refused: list[Refused] = []
+        records = make_records(task, raw, sources, refused, advance)
+        first = next(records, None)
+        shard, rows = None, list[dict[str, Any]]()
+        if first is not None:
+            with store.whole(task.name) as path:
+                shard, rows = write_shard(path, itertools.chain((first,), records))
+        seconds = time.monotonic() - began
+        finish_shard(store, task.name, shard, rows, refused, seconds)
+    return ShardDone(task.name, len(sources), len(rows), len(refused), shard.bytes if shard else 0, round(seconds, 3))
 
 
 def make_records(
-    task: ShardTask, raw: Raw, sources: list[Source], refused: list[Refused], advance: Callable[[int], None] | None
+    task: ShardTask, raw: Raw, sources: list[Source], refused: list[Refused], advance: Callable[[], None] | None
 ) -> Iterator[Record]:
     """Yield the Record of each Source that has one; why others have none is added to `refused`."""
     for source in sources:
@@ -194,7 +302,7 @@ def make_records(
         except RecordError as error:
             refused.append(Refused(source.key, source.path, error.reason, error.detail))
         if advance:
-            advance(1)
+            advance()
 
 
 def make_windows(task: ShardTask, raw: Raw, source: Source) -> list[Record]:
@@ -229,40 +337,3 @@ def resolve(name: str) -> Callable[..., Decoded]:
     module, _, function = name.partition(":")
     found: Callable[..., Decoded] = getattr(importlib.import_module(module), function)
     return found
-
-
-INTERVAL_S = 10.0
-"""Between two plain lines of progress."""
-
-
-class Progress:
-    """How far an ingest is: a live bar with records/s on a terminal, else a plain line now and then; both on stderr."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-        self.began = self.said = time.monotonic()
-
-    def __enter__(self) -> Progress:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self.console = Console(stderr=True)
-        columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
-        self.task = self.bar.add_task("ingest", total=self.total, rate="")
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def advance(self, records: int) -> None:
-        """Count `records` more as done."""
-        self.done += records
-        now = time.monotonic()
-        rate = f"{self.done / max(now - self.began, 1e-9):.0f} records/s"
-        self.bar.update(self.task, completed=self.done, rate=rate)
-        if not self.console.is_terminal and now - self.said > INTERVAL_S:
-            self.said = now
-            self.console.print(f"ingest: {self.done} of {self.total} recordings, {rate}")

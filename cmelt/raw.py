@@ -1,4 +1,4 @@
-"""The one door to a raw data set, a folder or a zip as downloaded: every file is opened here, by a path that cannot leave it."""
+"""The one door to a raw data set, a folder, a zip as downloaded, or a URL: every file is opened here, by a path that cannot leave it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from cmelt.archive import Archive, BadArchive, open_archive
 from cmelt.errors import InputError, RecordError
+from cmelt.remote import Remote, local_path
 
 
 def is_inside(path: str) -> bool:
@@ -19,15 +20,30 @@ def is_inside(path: str) -> bool:
     return bool(path) and not path.startswith("/") and "\\" not in path and "\0" not in path and ".." not in path.split("/")
 
 
+def inside(path: str) -> str:
+    """Return `path`, which stays in its folder; raises RecordError path_outside."""
+    if not is_inside(path):
+        raise RecordError("path_outside", f"{path!r} leaves the raw folder")
+    return path
+
+
 class Raw:
-    """A raw folder, or a zip of one, read in place. Paths are relative to it, with forward slashes.
+    """A raw folder, a zip of one, or a folder at an fsspec URL, read in place. Paths are relative to it, with forward slashes.
 
     A path that would leave it is refused as ``path_outside``. In a zip, one folder that holds everything is left out of the paths.
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = str(folder)
+        place = local_path(folder)
+        self.folder = str(place or folder)
         self.archive: Archive | None = None
+        self.remote: Remote | None = None
+        if place is None:
+            self.remote = Remote(self.folder)
+            if not self.remote.entries():
+                raise InputError(f"{folder} holds nothing; give the URL of the raw data set's folder, unpacked")
+            return
+        folder = place
         if Path(folder).is_dir():
             return
         if not Path(folder).is_file():
@@ -39,16 +55,18 @@ class Raw:
 
     def local(self, path: str) -> str:
         """Return the file system path of `path`; raises RecordError unreadable for a member of a zip."""
-        if not is_inside(path):
-            raise RecordError("path_outside", f"{path!r} leaves the raw folder")
-        if self.archive:
-            raise RecordError("unreadable", f"{path}: this format is not read from inside a zip; unpack it first")
+        inside(path)
+        if self.archive or self.remote:
+            where = "inside a zip; unpack it first" if self.archive else "a URL; copy it to a disk first"
+            raise RecordError("unreadable", f"{path}: this format is not read from {where}")
         return f"{self.folder}/{path}"
 
     def exists(self, path: str) -> bool:
         """Say whether `path` is a file."""
         if self.archive:
             return is_inside(path) and self.archive.find(path) is not None
+        if self.remote:
+            return self.remote.exists(inside(path))
         return os.path.isfile(self.local(path))  # noqa: PTH113 - a million calls, and Path costs four times as much
 
     def size(self, path: str) -> int:
@@ -56,6 +74,8 @@ class Raw:
         if self.archive:
             return self._member(path)[1]
         try:
+            if self.remote:
+                return self.remote.size(inside(path))
             return os.stat(self.local(path)).st_size  # noqa: PTH116
         except OSError as error:
             raise refusal(path, error) from None
@@ -70,6 +90,8 @@ class Raw:
             except OSError as error:
                 raise refusal(path, error) from None
         try:
+            if self.remote:
+                return self.remote.read(inside(path), limit)
             with open(self.local(path), "rb", buffering=0) as file:  # noqa: PTH123
                 if limit >= 0:  # the buffer is made before reading: never of a size that only a header claims
                     limit = min(limit, os.fstat(file.fileno()).st_size)
@@ -82,6 +104,8 @@ class Raw:
         if self.archive:
             return io.BytesIO(self.read(path))
         try:
+            if self.remote:
+                return self.remote.open(inside(path))
             return open(self.local(path), "rb")  # noqa: PTH123
         except OSError as error:
             raise refusal(path, error) from None
@@ -91,30 +115,28 @@ class Raw:
         wanted = tuple(ending.lower() for ending in endings)
         if self.archive:
             yield from sorted(name for name in self.archive.names() if name.lower().endswith(wanted) and is_inside(name))
+        elif self.remote:
+            yield from walk_remote(self.remote, "", wanted)
         else:
             yield from walk(self.folder, "", wanted, frozenset())
 
     @contextlib.contextmanager
     def on_disk(self, paths: Iterable[str]) -> Iterator[str]:
-        """Give a folder below which the files `paths` lie: this one, or one made for the while from a zip."""
-        if not self.archive:
+        """Give a folder below which the files `paths` lie: this one, or one made for the while from a zip or a URL."""
+        if not self.archive and not self.remote:
             yield self.folder
             return
         with tempfile.TemporaryDirectory() as folder:
             for path in paths:
-                if not is_inside(path):
-                    raise RecordError("path_outside", f"{path!r} leaves the raw folder")
-                file = Path(folder, path)
+                file = Path(folder, inside(path))
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(self.read(path))
             yield folder
 
     def _member(self, path: str) -> tuple[int, int]:
         """Return the place and bytes of a member of the zip."""
-        if not is_inside(path):
-            raise RecordError("path_outside", f"{path!r} leaves the raw folder")
         assert self.archive
-        found = self.archive.find(path)
+        found = self.archive.find(inside(path))
         if found is None:
             raise RecordError("missing_file", path)
         return found
@@ -134,6 +156,15 @@ def walk(root: str, folder: str, endings: tuple[str, ...], above: frozenset[tupl
             yield from walk(root, f"{path}/", endings, above)
         elif entry.name.lower().endswith(endings):
             yield path
+
+
+def walk_remote(remote: Remote, folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+    """Yield the files below `folder` of `remote` that end in `endings`, in the order of `walk`."""
+    for name, size in sorted(remote.entries(folder.rstrip("/")).items()):
+        if size < 0:
+            yield from walk_remote(remote, f"{folder}{name}/", endings)
+        elif name.lower().endswith(endings):
+            yield f"{folder}{name}"
 
 
 def refusal(path: str, error: OSError | ValueError) -> RecordError:

@@ -48,22 +48,31 @@ class PTBXL(Dataset):
             self.licence, self.access = "none needed", "anyone can make them: cmelt simulate OUT --records N"
         if not raw.exists(TABLE):
             raise InputError(f"{raw.folder} has no {TABLE}; give the folder that the PTB-XL download unpacks to")
+        self.count = sum(1 for _ in self.rows())
+        if not self.count:
+            raise InputError(f"{raw.folder}/{TABLE} has no rows; download it again")
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """Yield the rows of the table; raises InputError where it is not as published."""
+        where = f"{self.raw.folder}/{TABLE}"
         try:
-            self.rows = list(csv.DictReader(io.StringIO(raw.read(TABLE).decode("utf-8-sig"), newline=""), restval="", strict=True))
+            with self.raw.open(TABLE) as file:
+                rows = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), restval="", strict=True)
+                absent = [name for name in (*NEEDED, self.column) if name not in (rows.fieldnames or ())]
+                if rows.fieldnames and absent:
+                    raise InputError(f"{where} has no column {absent[0]}; download it again")
+                yield from rows
         except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{raw.folder}/{TABLE} cannot be read ({error}); download it again") from None
-        absent = [name for name in (*NEEDED, self.column) if not self.rows or name not in self.rows[0]]
-        if absent:
-            raise InputError(f"{raw.folder}/{TABLE} has no {'rows' if not self.rows else 'column ' + absent[0]}; download it again")
+            raise InputError(f"{where} cannot be read ({error}); download it again") from None
 
     @property
     def version(self) -> str:
         """Return the version by the number of rows: later versions withdrew 38 recordings."""
-        return "simulated" if self.simulated else VERSIONS.get(len(self.rows), "unknown")
+        return "simulated" if self.simulated else VERSIONS.get(self.count, "unknown")
 
     def sources(self) -> Iterator[Source | Refused]:
         """Yield a Source for each row whose header and signal file are there, else a Refused."""
-        for number, row in enumerate(self.rows, 2):
+        for number, row in enumerate(self.rows(), 2):
             path = f"{row[self.column]}.hea"
             key = key_of(path)
             try:

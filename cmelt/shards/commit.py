@@ -2,16 +2,16 @@
 
 OUT/.cmelt/plan.json        whose work this is; present until the manifest is
 OUT/.cmelt/NAME.parquet     index rows of a finished shard, and NAME.json, written last: its entry and what it refused
+OUT/.cmelt/discard          what lies here is being removed, for --overwrite
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,77 +19,143 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cmelt.errors import OutputError
+from cmelt.errors import OutputError, ShardError
 from cmelt.record import LEADS, SPLITS, Refused
 from cmelt.shards.format import FORMAT_VERSION, INDEX, INDEX_SCHEMA, LSB_UV, MANIFEST, README, REJECTS, REJECTS_SCHEMA
-from cmelt.shards.manifest import file_sha256, manifest_bytes, read_manifest
-from cmelt.shards.plan import WORK, Plan, differences, refused_row, write_plan
-from cmelt.shards.write import Shard, open_whole, write_whole
+from cmelt.shards.grow import BASE, BASE_REJECTS, base_rows
+from cmelt.shards.manifest import file_sha256, manifest_bytes, parse_manifest
+from cmelt.shards.plan import BATCH, PLAN, REFUSED, WORK, Plan, differences, read_plan, refused_row, write_plan
+from cmelt.shards.store import Store
+from cmelt.shards.write import Shard, open_whole
 
-CONTINUE = "remove it, or choose another OUT"
+CHOOSE = "choose another OUT, or --overwrite"
+DISCARD = f"{WORK}/discard"
+MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(INDEX)}|{REJECTS}|{README}|{re.escape(WORK)}|[A-Za-z0-9._-]+-\d{{6}}\.tar|.+\.part")
+"""The names that cmelt gives to what lies in a shard folder."""
 
 
-def claim(out: Path, plan: Plan) -> bool:
-    """Make `out` the place of `plan`; returns whether it is finished already. Raises OutputError where it holds anything else."""
-    work = out / WORK
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; {CONTINUE}")
-    if (out / MANIFEST).exists():
-        manifest = read_manifest(out)
-        if manifest.get("plan_sha256") != plan.sha256:
-            raise OutputError(f"{out} is finished from another plan ({changed(manifest, plan)}); {CONTINUE}")
-        shutil.rmtree(work, ignore_errors=True)  # a crash between the manifest and this line leaves it
-        return True
-    if (work / "plan.json").exists():
-        old = json.loads((work / "plan.json").read_bytes())
-        if old["sha256"] != plan.sha256:
-            raise OutputError(f"{out} is unfinished from another plan ({changed(old['terms'], plan)}); {CONTINUE}")
-        return False
-    if out.exists() and any(entry.name != WORK for entry in out.iterdir()):
-        raise OutputError(f"{out} holds something else; choose an empty or a new folder")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {out}: {error.strerror}") from None
-    write_plan(plan, work)
+def check_place(store: Store) -> None:
+    """Raise OutputError where `store` is neither new, nor empty, nor a folder of cmelt's."""
+    if store.path and store.path.exists() and not store.path.is_dir():
+        raise OutputError(f"{store} is a file; choose another OUT")
+    names = store.names()
+    if names - {WORK} and MANIFEST not in names and not ({"plan.json", "discard"} & store.names(WORK)):
+        raise OutputError(f"{store} holds something else; choose an empty or a new folder")
+
+
+def claim(store: Store, plan: Plan, overwrite: bool = False) -> bool:
+    """Make `store` the place of `plan`; returns whether it is finished already. Raises OutputError where it holds anything else.
+
+    With `overwrite`, what cmelt made from another plan is removed; a folder that holds anything that is not cmelt's stays.
+    """
+    check_place(store)
+    if store.exists(DISCARD):  # an --overwrite was cut off
+        discard(store)
+    if store.exists(MANIFEST):
+        try:
+            manifest = parse_manifest(store.read(MANIFEST), f"{store}/{MANIFEST}")
+        except ShardError as error:
+            raise OutputError(f"{error}; remove it yourself if it is not needed") from None
+        if manifest.get("plan_sha256") == plan.sha256:
+            if not store.exists(BASE) or read_plan(store)["sha256"] == plan.sha256:  # a crash between the manifest and this line leaves it
+                store.end_work()
+            return True
+        if overwrite:
+            discard(store)
+        elif plan.terms.get("extends") != manifest.get("plan_sha256"):
+            hint = "--extend adds what is new, --retry-failed tries again what was refused; or " if same_terms(manifest, plan) else ""
+            raise OutputError(f"{store} is finished from another plan ({changed(manifest, plan)}); {hint}{CHOOSE}")
+    if store.exists(PLAN):
+        old = read_plan(store)
+        if old["sha256"] == plan.sha256:
+            return False
+        if not overwrite:
+            raise OutputError(f"{store} is unfinished from another plan ({changed(old['terms'], plan)}); {CHOOSE}")
+        discard(store)
+    store.clear_work()
+    if plan.terms.get("extends"):
+        store.write(BASE_REJECTS, store.read(REJECTS))
+        store.write(BASE, store.read(MANIFEST))
+    write_plan(plan, store)
     return False
+
+
+def same_terms(old: dict[str, Any], plan: Plan) -> bool:
+    """Say whether a plan's terms and an earlier one's differ in nothing but how far they went."""
+    return not differences({name: old.get(name) for name in plan.terms if name not in ("limit", "extends")}, plan.terms)
 
 
 def changed(old: dict[str, Any], plan: Plan) -> str:
     """Say what differs between an earlier plan's terms and `plan`."""
-    return "; ".join(differences({name: old.get(name) for name in plan.terms}, plan.terms)) or "the raw folder's table or files changed"
+    names = {*plan.terms, *({"limit", "extends"} & old.keys())}
+    return "; ".join(differences({name: old.get(name) for name in names}, plan.terms)) or "the raw folder's table or files changed"
 
 
-def finish_shard(work: Path, name: str, shard: Shard | None, rows: Sequence[dict[str, Any]], refused: Sequence[Refused]) -> None:
-    """Write down that shard `name` is done: its index rows, then its entry (None: nothing was kept) and its refusals."""
-    with open_whole(work / f"{name}.parquet") as file:
+def discard(store: Store) -> None:
+    """Remove what cmelt made in `store`, a rerun after a crash goes on; raises OutputError where other things lie there."""
+    foreign = sorted(name for name in store.names() if not MADE.fullmatch(name))
+    if foreign:
+        raise OutputError(f"{store} holds {foreign[0]}, which cmelt did not make; nothing was removed, choose another OUT")
+    store.write(DISCARD, b"")
+    for name in sorted(store.names() - {WORK}, key=lambda name: (name != MANIFEST, name)):
+        store.remove(name)
+    store.clear_work("discard")
+
+
+def finish_shard(
+    store: Store, name: str, shard: Shard | None, rows: Sequence[dict[str, Any]], refused: Sequence[Refused], seconds: float = 0.0
+) -> None:
+    """Write down that shard `name` is done: its index rows, then its entry (None: nothing was kept), its refusals, and how long it took."""
+    with store.whole(f"{WORK}/{name}.parquet") as path, open_whole(path) as file:
         pq.write_table(pa.Table.from_pylist(list(rows), INDEX_SCHEMA), file, compression="zstd")
-    done = {"shard": asdict(shard) if shard else None, "refused": [refused_row(item) for item in refused]}
-    write_whole(work / f"{name}.json", json.dumps(done, ensure_ascii=False).encode())
+    done = {"shard": asdict(shard) if shard else None, "refused": [refused_row(item) for item in refused], "seconds": round(seconds, 3)}
+    store.write(f"{WORK}/{name}.json", json.dumps(done, ensure_ascii=False).encode())
 
 
-def pending(out: Path, plan: Plan) -> list[int]:
-    """Return the numbers of the shards that are not done; what else lies half-written in `out` is removed."""
-    for part in (*out.glob("*.part"), *(out / WORK).glob("*.part")):
-        part.unlink()
-    return [number for number, name in enumerate(plan.shards) if not (out / WORK / f"{name}.json").exists()]
+def done_shard(store: Store, name: str) -> dict[str, Any]:
+    """Return what is written down of finished shard `name`."""
+    done: dict[str, Any] = json.loads(store.read(f"{WORK}/{name}.json"))
+    return done
 
 
-def commit(out: Path, plan: Plan, fs_hz: float, samples: int, readme: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+def pending(store: Store, plan: Plan, retry: bool = False) -> list[int]:
+    """Return the numbers of the shards that are not done; what else lies half-written in `store` is removed.
+
+    With `retry`, shards that refused recordings are done anew.
+    """
+    for folder in ("", WORK):
+        for name in store.names(folder):
+            if name.endswith(".part"):
+                store.remove(f"{folder}/{name}" if folder else name)
+    done = {name.removesuffix(".json") for name in store.names(WORK)}
+    if retry:
+        for name in done & set(plan.shards):
+            if done_shard(store, name)["refused"]:
+                store.remove(f"{WORK}/{name}.json")
+                done.remove(name)
+    return [number for number, name in enumerate(plan.shards) if name not in done]
+
+
+def commit(store: Store, plan: Plan, fs_hz: float, samples: int, readme: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
     """Join the finished shards' rows into index and rejects, write what `readme` says of the manifest, and last the manifest; return it."""
-    work = out / WORK
-    shards, refused, tally = [], plan.refused.to_pylist(), Tally()
-    with open_whole(out / INDEX) as file, pq.ParquetWriter(file, INDEX_SCHEMA, compression="zstd") as writer:
-        for name in plan.shards:
-            done = json.loads((work / f"{name}.json").read_bytes())
-            refused += done["refused"]
-            if done["shard"]:
-                shards.append(done["shard"])
-                rows = pq.read_table(work / f"{name}.parquet")
+    base = json.loads(store.read(BASE)) if store.exists(BASE) else None
+    shards, tally, reasons = list(base["shards"]) if base else [], Tally(), Counter[str]()
+    if base:
+        store.remove(MANIFEST)  # from here to the new one the folder is unfinished
+    with store.whole(INDEX) as path:
+        with open_whole(path) as file, pq.ParquetWriter(file, INDEX_SCHEMA, compression="zstd") as writer:
+            for rows in index_rows(store, plan, base):
                 writer.write_table(rows)
                 tally.add(rows)
-    with open_whole(out / REJECTS) as file:
-        pq.write_table(pa.Table.from_pylist(refused, REJECTS_SCHEMA), file, compression="zstd")
+        index_sha256 = file_sha256(path)
+    with store.whole(REJECTS) as path:
+        with open_whole(path) as file, pq.ParquetWriter(file, REJECTS_SCHEMA, compression="zstd") as writer:
+            for rows in rejects_rows(store, plan):
+                writer.write_table(rows)
+                reasons.update(rows.column("reason").to_pylist())
+        rejects_sha256 = file_sha256(path)
+    shards += [done["shard"] for name in plan.shards if (done := done_shard(store, name))["shard"]]
+    counts = tally.counts()
     manifest = {
         "format_version": FORMAT_VERSION,
         **plan.terms,
@@ -97,16 +163,41 @@ def commit(out: Path, plan: Plan, fs_hz: float, samples: int, readme: Callable[[
         "fs_hz": fs_hz,
         "samples": samples,
         "lsb_uv": LSB_UV,
-        "counts": {"rows": plan.rows, **tally.counts(), "refused": dict(sorted(Counter(row["reason"] for row in refused).items()))},
-        "index_sha256": file_sha256(out / INDEX),
-        "rejects_sha256": file_sha256(out / REJECTS),
+        "counts": {"rows": counts["kept"] + reasons.total(), **counts, "refused": dict(sorted(reasons.items()))},
+        "index_sha256": index_sha256,
+        "rejects_sha256": rejects_sha256,
         "plan_sha256": plan.sha256,
         "shards": shards,
     }
-    write_whole(out / README, readme(manifest).encode())
-    write_whole(out / MANIFEST, manifest_bytes(manifest))
-    shutil.rmtree(work)
+    store.write(README, readme(manifest).encode())
+    store.write(MANIFEST, manifest_bytes(manifest))
+    store.end_work()
     return manifest
+
+
+def index_rows(store: Store, plan: Plan, base: dict[str, Any] | None) -> Iterator[pa.Table]:
+    """Yield the index rows of every shard: those of the folder with manifest `base`, where it grows, then those of `plan`."""
+    if base:
+        yield from base_rows(store, base)
+    for name in plan.shards:
+        with store.open(f"{WORK}/{name}.parquet") as file:
+            rows = pq.read_table(file)
+        if len(rows):
+            yield rows
+
+
+def rejects_rows(store: Store, plan: Plan) -> Iterator[pa.Table]:
+    """Yield what was refused: at planning, then shard by shard."""
+    with store.open(REFUSED) as file:
+        for batch in pq.ParquetFile(file).iter_batches(BATCH):
+            yield pa.Table.from_batches([batch], REJECTS_SCHEMA)
+    gathered: list[dict[str, str]] = []
+    for name in plan.shards:
+        gathered += done_shard(store, name)["refused"]
+        if len(gathered) >= BATCH:
+            yield pa.Table.from_pylist(gathered, REJECTS_SCHEMA)
+            gathered = []
+    yield pa.Table.from_pylist(gathered, REJECTS_SCHEMA)
 
 
 class Tally:

@@ -18,18 +18,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ShardError(f"{folder} is not a folder; make one with: cmelt ingest DATASET RAW {folder}")
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        return parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
     except FileNotFoundError:
         raise ShardError(f"{folder} has no {MANIFEST}: unfinished, or no shard folder; run its cmelt ingest command (again)") from None
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
+    """Return the manifest that `data` of file `where` is; raises ShardError where it is none that is understood."""
+    try:
+        manifest = json.loads(data)
     except ValueError as error:
-        raise ShardError(f"{folder / MANIFEST} is damaged ({error}); make the folder again with cmelt ingest") from None
+        raise ShardError(f"{where} is damaged ({error}); make the folder again with cmelt ingest") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
-        raise ShardError(f"{folder} has shard format {version}, this cmelt reads {FORMAT_VERSION}; make the folder again with cmelt ingest")
+        raise ShardError(f"{where} has shard format {version}, this cmelt reads {FORMAT_VERSION}; make the folder again with cmelt ingest")
     absent = [key for key in REQUIRED if key not in manifest]
     if absent:
-        raise ShardError(f"{folder / MANIFEST} lacks {', '.join(absent)}; make the folder again with cmelt ingest")
-    return manifest
+        raise ShardError(f"{where} lacks {', '.join(absent)}; make the folder again with cmelt ingest")
+    found: dict[str, Any] = manifest
+    return found
 
 
 def manifest_bytes(manifest: dict[str, Any]) -> bytes:

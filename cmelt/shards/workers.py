@@ -1,21 +1,29 @@
-"""Shards over processes: the same function and tasks, on this process or on several."""
+"""Shards over workers: the same function and tasks on this process, on several, or on a Dask cluster; a lost worker's is done again."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from typing import TypeVar
 
-from cmelt.errors import CmeltError
+from cmelt.errors import CmeltError, InputError, MissingExtra
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+MakeExecutor = Callable[[int], Executor]
+"""Makes an executor of that many workers; a fresh one is made after a worker was lost."""
 
 ATTEMPTS = 3
-"""How often a shard is begun when its worker dies."""
+"""Workers lost in a row, without one task done, after which the work is given up."""
+
+TICK_S = 0.5
+"""Between two looks at how far the workers are."""
 
 
 def available_cores() -> int:
@@ -24,28 +32,82 @@ def available_cores() -> int:
 
 
 def processes(workers: int) -> Executor:
-    """Return an executor of fresh processes, which inherit no threads, locks or file handles."""
-    return ProcessPoolExecutor(workers, get_context("spawn"))
+    """Return an executor of fresh processes, which inherit no threads, locks or file handles, and end with this one."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=follow_parent)
+
+
+def follow_parent() -> None:
+    """End this process when its parent does, killed or not: a pool's workers would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()  # type: ignore[union-attr]
+        os._exit(1)
+
+    if parent:
+        threading.Thread(target=follow, daemon=True).start()
+
+
+@contextlib.contextmanager
+def dask(address: str, workers: int) -> Iterator[MakeExecutor]:
+    """Give what makes executors on the Dask cluster at `address` (``local``: of `workers` processes, made for the while)."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise MissingExtra("distributed", "dask") from None
+    with contextlib.ExitStack() as stack:
+        if address == "local":
+            address = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)).scheduler_address
+        try:
+            client = stack.enter_context(Client(address, set_as_default=False))
+        except (OSError, ValueError) as error:
+            raise InputError(f"no Dask scheduler answers at {address} ({error}); give its address as tcp://HOST:PORT, or local") from None
+        yield lambda _: client.get_executor(pure=False)
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, executor: Callable[[int], Executor] = processes
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int,
+    executor: MakeExecutor = processes,
+    tick: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """Yield ``function(task)`` for every task, as each is done; where a worker dies its task is begun anew."""
-    left = list(tasks)
-    for attempt in range(1, ATTEMPTS + 1):
+    """Yield ``function(task)`` for every task, as each is done; where a worker dies its task is begun anew.
+
+    `tick` is called now and then meanwhile.
+    """
+    left, failed = list(tasks), 0
+    while left:
         with executor(min(workers, len(left))) as pool:
-            futures = {pool.submit(function, task): task for task in left}
             try:
-                for future in as_completed(futures):
-                    task = futures[future]
-                    result = future.result()
-                    left.remove(task)
-                    yield result
-                return
-            except BrokenProcessPool:
-                if attempt == ATTEMPTS:
+                futures = {pool.submit(function, task): task for task in left}
+                waiting = set(futures)
+                while waiting:
+                    done, waiting = wait(waiting, TICK_S if tick else None, FIRST_COMPLETED)
+                    for future in sorted(done, key=is_lost):  # what is done is told before what is lost
+                        result = future.result()
+                        left.remove(futures[future])
+                        failed = 0
+                        yield result
+                    if tick:
+                        tick()
+            except CancelledError:
+                raise CmeltError("the Dask scheduler went away; run the same command again to go on") from None
+            except lost_worker():
+                failed += 1
+                if failed == ATTEMPTS:
                     raise CmeltError(f"worker processes died {ATTEMPTS} times (out of memory?); run again with fewer --workers") from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def is_lost(future: Future[Result]) -> bool:
+    """Say whether a finished task's worker was lost."""
+    return future.cancelled() or isinstance(future.exception(), lost_worker())
+
+
+def lost_worker() -> tuple[type[BaseException], ...]:
+    """Return what an executor raises for a task whose worker died."""
+    scheduler = sys.modules.get("distributed.scheduler")
+    return (BrokenExecutor, scheduler.KilledWorker) if scheduler else (BrokenExecutor,)

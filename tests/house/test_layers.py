@@ -12,14 +12,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
-    {"errors", "record", "archive", "origins", "__init__"},
+    {"errors", "record", "archive", "origins", "remote", "__init__"},
     {"config", "labels", "metrics", "plots", "page", "raw", "exports"},
     {"datasets", "signal", "text", "shards", "simulation"},
     {"models"},
     {"objectives"},
     {"training"},
     {"tasks"},
-    {"ingest", "pretrain", "verify", "inspect", "embed", "predict", "report", "simulate"},
+    {"ingest", "pretrain", "verify", "inspect", "embed", "predict", "report", "simulate", "status", "estimate"},
     {"cli"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -82,7 +82,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_parquet_keeps_the_schema(tmp_path: Path) -> None:
     from cmelt.shards.commit import finish_shard
+    from cmelt.shards.store import Store
 
     shard, rows = write_shard(tmp_path / "x-000000.tar", iter([record()]))
-    finish_shard(tmp_path, "x-000000.tar", shard, rows, [])
-    assert pq.read_schema(tmp_path / "x-000000.tar.parquet").equals(INDEX_SCHEMA)
+    store = Store(tmp_path)
+    store.make()
+    finish_shard(store, "x-000000.tar", shard, rows, [])
+    assert pq.read_schema(tmp_path / ".cmelt/x-000000.tar.parquet").equals(INDEX_SCHEMA)

@@ -6,12 +6,12 @@ import dataclasses
 
 import torch
 import torch.distributed as dist
-from pairs import small_batch, small_model, some_reports
 
 from cmelt.config import ObjectiveSettings
 from cmelt.models.batch import Batch
 from cmelt.objectives import total_loss
 from cmelt.objectives.ranks import Ranks
+from pairs import small_batch, small_model, some_reports
 
 FORMS = [ObjectiveSettings(), ObjectiveSettings(ets_form="siglip"), ObjectiveSettings(ets_form="infonce", ets_target="diagonal")]
 

@@ -98,7 +98,7 @@ class Baseline:
         """Return T5's relative position bias (1, H, L, L) (arXiv 1910.10683): exact near by, logarithmic further off."""
         table = self.w["language_encoder.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         half, far = len(table) // 2, self.t5.get("relative_attention_max_distance", 128)
-        place = torch.arange(length)
+        place = torch.arange(length, device=table.device)
         offset = place[None, :] - place[:, None]
         near = half // 2
         log = near + (torch.log(offset.abs().clamp(min=1) / near) / math.log(far / near) * (half - near)).long()
@@ -123,7 +123,7 @@ class Baseline:
         out: dict[str, Tensor] = {}
         tokens = out["ecg_tokens"] = self.ecg_tokens(ecg)
         count = tokens.shape[1]
-        order = torch.arange(count).expand(len(ecg), -1) if noise is None else noise.argsort(1)
+        order = torch.arange(count, device=ecg.device).expand(len(ecg), -1) if noise is None else noise.argsort(1)
         kept = count if noise is None else int(count * (1 - self.c["mem_prob"]))
         keep, back = order[:, :kept], order.argsort(1)
         out["mem_mask"] = (back >= kept).to(ecg.dtype)
@@ -156,9 +156,9 @@ class Baseline:
         missing = self.w["mim_head.mask_token"].expand(len(x), back.shape[1] + 1 - x.shape[1], -1)
         full = torch.cat([x[:, 1:], missing], 1).gather(1, back[:, :, None].expand(-1, -1, x.shape[-1]))
         x = torch.cat([x[:, :1], full], 1)
-        place, even = torch.arange(x.shape[1])[:, None], torch.arange(0, x.shape[2], 2)
+        place, even = torch.arange(x.shape[1], device=x.device)[:, None], torch.arange(0, x.shape[2], 2, device=x.device)
         angle = place * torch.exp(-math.log(10000) * even / x.shape[2])
-        position = torch.zeros(x.shape[1:])
+        position = torch.zeros(x.shape[1:], device=x.device)
         position[:, 0::2], position[:, 1::2] = angle.sin(), angle.cos()
         x = x + position
         for number in range(self.c["mem_decoder_num_layers"]):

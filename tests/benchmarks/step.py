@@ -11,7 +11,8 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,51 +58,55 @@ def noise_batch(model: CMELT, size: int, length: int, mlm: float = 0.15) -> Batc
     )
 
 
-def our_step(model: CMELT, batch: Batch, autocast: bool) -> Callable[[], None]:
-    """Return one training step of ours."""
-    optimizer = adamw(model, OptimSettings())
-    device = batch.ecg.device.type
+def our_loss(model: CMELT, batch: Batch, autocast: bool) -> Callable[[], Tensor]:
+    """Return a forward pass of ours, in bf16 where `autocast`."""
 
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            loss, _ = total_loss(model, model(batch), batch, PUBLISHED)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def loss() -> Tensor:
+        with torch.autocast(batch.ecg.device.type, torch.bfloat16, enabled=autocast):
+            return total_loss(model, model(batch), batch, PUBLISHED)[0]
 
-    return step
+    return loss
 
 
-def baseline_step(model: CMELT, batch: Batch) -> Callable[[], None]:
-    """Return one training step of the baseline, on copies of the model's weights."""
+def baseline_loss(weights: dict[str, Tensor], t5: dict[str, Any], batch: Batch) -> Callable[[], Tensor]:
+    """Return a forward pass of the baseline on `weights` under their published names."""
     config = {"strides": [2] * 4, "conv_pos_groups": 16, "encoder_layers": 8, "encoder_attention_heads": 12, "num_heads": 12}
     config |= {"num_top_layer": 6, "mem_layer": 3, "mem_prob": 0.75, "mem_decoder_num_layers": 4, "mem_decoder_num_heads": 6}
-    weights = {name: tensor.requires_grad_() for name, tensor in published_tensors(model).items()}
-    second = Baseline(weights, config, model.config.text, 16, train=True)
-    optimizer = torch.optim.AdamW(weights.values(), lr=5e-5)
+    second = Baseline(weights, config, t5, 16, train=True)
 
-    def step() -> None:
+    def loss() -> Tensor:
         second.kept.clear()
         out = second(batch.ecg, batch.text_ids, batch.text_padding, batch.mask_noise)
-        losses(out, batch.mlm_labels, batch.is_aligned)["total"].backward()
+        return losses(out, batch.mlm_labels, batch.is_aligned)["total"]
+
+    return loss
+
+
+def training_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Return one step: forward, backward, optimiser."""
+
+    def step() -> None:
+        loss().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
 
 
-def saved_bytes(step: Callable[[], None], parameters: set[int]) -> int:
-    """Return how many bytes one step keeps for its backward pass, parameters excepted, each storage counted once."""
+def saved_bytes(loss: Callable[[], Tensor], weights: Iterable[Tensor]) -> int:
+    """Return how many bytes a forward pass keeps for the backward pass, `weights` excepted, each storage counted once."""
+    own = {weight.untyped_storage().data_ptr() for weight in weights}
     seen: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
+        if storage.data_ptr() not in own:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step()
+        value = loss()  # held until the count is done, so that no storage is used twice
+    del value
     return sum(seen.values())
 
 
@@ -114,8 +119,9 @@ def flops(step: Callable[[], None]) -> float:
     return float(counter.get_total_flops())
 
 
-def matmul_peak(dtype: torch.dtype, device: str, size: int = 2048) -> float:
+def matmul_peak(dtype: torch.dtype, device: str) -> float:
     """Return the FLOP/s of the best of ten square matrix products."""
+    size = 2048 if device == "cpu" else 8192
     a = torch.randn(size, size, device=device, dtype=dtype)
     return max(2 * size**3 / seconds(lambda: a @ a) for _ in range(10))
 
@@ -131,53 +137,54 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(size: int, length: int, rounds: int, compare: bool, device: str) -> dict[str, float]:
-    """Return samples/s, ratios to the baseline, saved bytes and achieved shares of the matmul peak."""
+def measure(size: int, length: int, rounds: int, compare: bool, compiled: bool, device: str) -> dict[str, float]:
+    """Return samples/s, ratios to the baseline, bytes kept for the backward pass and achieved shares of the matmul peak."""
     model = base_model().to(device).train()
     batch = noise_batch(model, size, length).to(device)
-    steps = {"fp32": our_step(model, batch, False), "bf16": our_step(model, batch, True)}
+    optimizer = adamw(model, OptimSettings())
+    forward = {"fp32": our_loss(model, batch, False), "bf16": our_loss(model, batch, True)}
+    steps = {name: training_step(loss, optimizer) for name, loss in forward.items()}
+    count = flops(steps["fp32"])
+    saved = {name: saved_bytes(loss, model.parameters()) for name, loss in forward.items()}
+    told = {"batch": float(size), "tokens": float(length), "threads": float(torch.get_num_threads()), "gflop_ours": count / 1e9}
     if compare:
-        steps = {"baseline": baseline_step(model, batch), **steps}
-    for step in steps.values():
-        step()
+        weights = {name: tensor.to(device).requires_grad_() for name, tensor in published_tensors(model).items()}
+        loss = baseline_loss(weights, model.config.text, batch)
+        steps["baseline"] = training_step(loss, torch.optim.AdamW(weights.values(), lr=5e-5))
+        told["gflop_baseline"] = flops(steps["baseline"]) / 1e9
+        saved["baseline"] = saved_bytes(loss, weights.values())
+    if compiled:
+        model.compile()
+        steps["fp32"]()
+    steps["bf16"]()
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
+    for _ in range(rounds):  # in turn, so that what else the machine does falls on all alike
         for name, step in steps.items():
             times[name].append(seconds(step))
     best = {name: statistics.median(values) for name, values in times.items()}
-    told: dict[str, float] = {"batch": size, "tokens": length, "threads": torch.get_num_threads()}
-    told |= {f"samples_per_s_{name}": size / value for name, value in best.items()}
-    told |= {f"seconds_{name}": value for name, value in best.items()}
-    if device == "cpu":
-        peaks = {"fp32": matmul_peak(torch.float32, device), "bf16": matmul_peak(torch.bfloat16, device)}
-        count = flops(steps["fp32"])
-        told |= {"gflop_ours": count / 1e9, "peak_gflops_fp32": peaks["fp32"] / 1e9, "peak_gflops_bf16": peaks["bf16"] / 1e9}
-        told |= {f"share_of_peak_{name}": count / best[name] / peaks[name] for name in peaks}
-        parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        told |= {f"saved_mb_{name}": saved_bytes(steps[name], parameters) / 1e6 for name in ("fp32", "bf16")}
-        told["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    else:
-        told["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
-    if compare:
-        told |= {f"ratio_{name}": best["baseline"] / best[name] for name in ("fp32", "bf16")}
-        if device == "cpu":
-            told["gflop_baseline"] = flops(steps["baseline"]) / 1e9
-            told["saved_mb_baseline"] = saved_bytes(steps["baseline"], set()) / 1e6
-            told["saved_share_fp32"] = told["saved_mb_fp32"] / told["saved_mb_baseline"]
-    return told
+    peaks = {"fp32": matmul_peak(torch.float32, device), "bf16": matmul_peak(torch.bfloat16, device)}
+    for name, value in best.items():
+        told |= {f"seconds_{name}": value, f"samples_per_s_{name}": size / value, f"saved_mb_{name}": saved[name] / 1e6}
+    for name, peak in peaks.items():
+        told |= {f"peak_gflops_{name}": peak / 1e9, f"share_of_peak_{name}": count / best[name] / peak}
+        if compare:
+            told |= {f"ratio_{name}": best["baseline"] / best[name], f"saved_share_{name}": saved[name] / saved["baseline"]}
+    peak_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1e3
+    return told | {"peak_memory_mb": peak_bytes / 1e6}
 
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-baseline", action="store_true", help="time ours alone")
+    parser.add_argument("--compile", action="store_true", help="time ours compiled")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    told = measure(arguments.batch, arguments.tokens, arguments.rounds, not arguments.no_baseline, device)
+    told = measure(arguments.batch, arguments.tokens, arguments.rounds, not arguments.no_baseline, arguments.compile, device)
     if arguments.json:
         print(json.dumps({name: round(value, 4) for name, value in told.items()}))
     else:

@@ -88,9 +88,9 @@ def test_weights_are_drawn_by_seed_and_leave_the_generator_alone() -> None:
 
 
 def test_presets_have_their_sizes() -> None:
-    tiny = load_recipe("pretrain", "tiny").model
-    parameters = sum(p.numel() for p in CMELT.create(tiny, 500.0, 5000, REPORTS).parameters())
-    assert 2e6 <= parameters <= 4e6
+    for name, least, most in (("tiny", 2e6, 4e6), ("small", 2e7, 5e7)):
+        made = CMELT.create(load_recipe("pretrain", name).model, 500.0, 5000, REPORTS)
+        assert least <= sum(p.numel() for p in made.parameters()) <= most, name
     base = load_recipe("pretrain", "base").model
     assert (base.ecg_layers, base.ecg_width, base.fusion_pairs, base.text_encoder) == (8, 768, 6, "google/flan-t5-base")
 

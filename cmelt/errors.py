@@ -15,6 +15,7 @@ from __future__ import annotations
 
 REASONS: dict[str, str] = {
     "bad_row": "the row of the data set's table cannot be understood",
+    "no_row": "the data set's table has no row for this recording",
     "missing_file": "a file that the data set's table names is not in the raw folder",
     "bad_header": "the header cannot be understood",
     "path_outside": "the header names a file outside its own folder",

@@ -71,9 +71,11 @@ class PTBXL(Dataset):
         return "simulated" if self.simulated else VERSIONS.get(self.count, "unknown")
 
     def sources(self) -> Iterator[Source | Refused]:
-        """Yield a Source for each row whose header and signal file are there, else a Refused."""
+        """Yield a Source for each row whose header and signal file are there, else a Refused; then what is there without a row."""
+        named: set[str] = set()
         for number, row in enumerate(self.rows(), 2):
             path = f"{row[self.column]}.hea"
+            named.add(path)
             key = key_of(path)
             try:
                 source = read_row(row, key, path)
@@ -85,6 +87,10 @@ class PTBXL(Dataset):
                 yield Refused(key, path, error.reason, error.detail)
             except ROW_ERRORS as error:
                 yield Refused(key, path, "bad_row", f"{TABLE}, record {number}: {error}")
+        copy = "records100/" if self.options["records100"] else "records500/"
+        for path in self.raw.files(".hea"):
+            if path.startswith(copy) and path not in named:
+                yield Refused(key_of(path), path, "no_row", f"{TABLE} has no row for it, so neither patient nor fold is known")
 
 
 def read_row(row: dict[str, Any], key: str, path: str) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -78,8 +79,9 @@ def test_a_bad_row_is_refused_and_the_others_go_on(make_raw: MakeRaw, changes: d
     raw = make_raw(3)
     edit(raw, 1, **changes)
     found = list(open_dataset("ptbxl", Raw(raw)).sources())
-    assert [type(item) for item in found] == [Source, Refused, Source]
+    assert [type(item) for item in found[:3]] == [Source, Refused, Source]
     assert found[1].reason == reason
+    assert [item.reason for item in found[3:]] == ["no_row"] * ("filename_hr" in changes)  # what the row named before
 
 
 def test_a_signal_file_that_is_missing_is_known_before_reading(make_raw: MakeRaw) -> None:
@@ -136,3 +138,13 @@ def test_the_real_table(realdata: Path) -> None:
     assert Counter(source.split for source in kept) == {"train": 357, "val": 81, "test": 199}
     assert Counter(source.sex for source in kept).keys() == {"male", "female"}
     assert all(source.patient_id.isdigit() for source in kept)
+
+
+def test_a_recording_without_a_row_is_named_not_passed_over(make_raw: MakeRaw) -> None:
+    raw = make_raw(4)
+    for file in list((raw / "records500/00000").iterdir()):
+        if file.name.startswith("00002"):
+            shutil.copy(file, file.with_name(file.name.replace("00002", "00099")))
+    found = list(open_dataset("ptbxl", Raw(raw)).sources())
+    assert [(f.key, f.reason) for f in found if isinstance(f, Refused)] == [("00099_hr", "no_row")]
+    assert len(found) == 5

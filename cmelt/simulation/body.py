@@ -57,14 +57,14 @@ def make_heart(case: Case, rng: np.random.Generator) -> Heart:
     heart = Heart(infarct_age=case.infarct_age)
     male = 1.0 if case.patient.male else -1.0
     old = (case.age - 55) / 20 + (0.0 if case.patient.normal else 0.25)  # illness ages a heart
-    gain = float(own.lognormal(0.08 * male - 0.03 * old - (0.0 if case.patient.normal else 0.05), 0.17))
+    gain = float(own.lognormal(0.08 * male - 0.03 * old - (0.0 if case.patient.normal else 0.05), 0.19))
     heart.qrs.vector_mv *= gain * own.lognormal(0, 0.12, (5, 1))
     heart.qrs.vector_mv[[BASAL, TERMINAL], 2] *= np.exp(0.10 * male - 0.12 * old)
     heart.qrs.vector_mv += 0.07 * own.normal(0, 1, (5, 3)) * gain
     heart.qrs.stretch(float(own.lognormal(0.035 * male, 0.06)))
     for _ in range(3):  # notches: no two hearts spread the wave alike
         heart.qrs.add(own.uniform(0.012, 0.062), own.uniform(0.0025, 0.0045), 0.08 * own.normal(0, 1, 3))
-    heart.t.vector_mv *= own.lognormal(-0.08 * old, 0.30)
+    heart.t.vector_mv *= own.lognormal(-0.08 * old, 0.34)
     heart.t.vector_mv += np.array([0.02, 0.005, -0.045]) * male
     heart.t.vector_mv[:2] += np.array([0.04, 0.025, 0.04]) * own.normal(0, 1, (2, 3))
     heart.t.vector_mv[U_WAVE] *= own.lognormal(0, 0.6)
@@ -94,7 +94,7 @@ def wear(heart: Heart, rng: np.random.Generator) -> None:
     heart.qrs.vector_mv[BASAL] *= np.array([1 - 0.35 * size / 1.3, 1.0, 1.0])
     heart.qrs.vector_mv[[BASAL, TERMINAL], 1] -= np.array([0.07, 0.08]) * size
     heart.st.vector_mv += rng.uniform(0, 1) * np.array([-0.06, -0.01, 0.01])
-    heart.t.vector_mv *= np.exp(np.array([-0.32, -0.25, -0.02]) * rng.uniform(0, 2))
+    heart.t.vector_mv *= np.exp(np.array([-0.32, -0.25, -0.02]) * rng.uniform(-0.7, 2.3))
 
 
 def ectopic(heart: Heart, rng: np.random.Generator) -> Heart:

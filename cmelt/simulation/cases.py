@@ -37,8 +37,10 @@ class Row:
     """The least severity."""
     raised_by: dict[str, float]
 
-    def factor(self, age: float, male: bool) -> float:
-        """Return how much likelier the finding is at this age and sex than on average."""
+    def factor(self, age: float, male: bool, normal: bool) -> float:
+        """Return how much likelier the finding is at this age and sex than in all normal, or all abnormal, records."""
+        if normal:
+            return math.exp(min(max((age - 52.0) * (self.age - 52.0) / 306.0, -3.0), 1.5))
         tilt = math.exp(min(max((age - 66.0) * (self.age - 66.0) / 196.0, -3.0), 1.5))
         return tilt * (self.male / 0.57 if male else (1 - self.male) / 0.43)
 
@@ -110,7 +112,7 @@ def draw_codes(rng: np.random.Generator, age: float, male: bool, normal: bool, g
         chance = row.normal_rate if normal else row.rate
         if row.lasting is not lasting or chance == 0.0 or row.group in groups:
             continue
-        chance *= row.factor(age, male)
+        chance *= row.factor(age, male, normal)
         if not normal:
             for code, factor in row.raised_by.items():
                 if code in found:
@@ -173,9 +175,9 @@ def name_findings(case: Case, found: dict[str, float], rng: np.random.Generator)
         case.named["NORM"] = float(rng.choice([80.0, 50.0, 15.0], p=[0.5, 0.4, 0.1]))  # all was missed
     if case.rhythm == "SR" and rng.random() < 0.96:
         case.named["SR"] = 0.0
-    if rng.random() < 0.30:
+    if rng.random() < 0.35:
         mimic = str(rng.choice(MIMICS))
-        case.shown.setdefault(mimic, 0.25 * rng.random())
+        case.shown.setdefault(mimic, 0.30 * rng.random())
 
 
 UNSURE = {"IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LVH", "ISC_", "ISCAL", "ISCIN", "ISCIL", "RVH", "LAO/LAE"}

@@ -94,7 +94,7 @@ def check_limb_leads(signal: Signal, fs_hz: float, qrs_mv: float, has_v6: bool) 
 def breaks(residuals: Signal, most_mv: float) -> NDArray[np.bool_]:
     """Say of each of `residuals` (n, samples) whether the 99th percentile of its size lies above `most_mv`, by a count."""
     np.abs(residuals, out=residuals)
-    return np.count_nonzero(residuals > most_mv, axis=1) > EXCEPT * residuals.shape[1]
+    return np.array([np.count_nonzero(row) for row in residuals > most_mv]) > EXCEPT * residuals.shape[1]
 
 
 def augmented_order(signal: Signal) -> tuple[int, ...]:
@@ -121,9 +121,9 @@ def is_saturated(seconds: Signal, extremes: Signal, furthest: Signal, fs_hz: flo
     """
     shortest = max(3, round(PLATEAU_S * fs_hz))
     reached = extremes == furthest[:, None]
-    for row in np.flatnonzero(np.count_nonzero(reached, axis=1) >= PLATEAUS):
+    for row in np.flatnonzero(reached.sum(axis=1) >= PLATEAUS):
         rests = seconds[row, reached[row]] == furthest[row]
-        often = np.count_nonzero(rests, axis=1)
+        often = rests.sum(axis=1)
         plateaus = 0
         for resting in rests[(often >= shortest) & (often < rests.shape[1])]:
             edges = np.flatnonzero(np.diff(resting, prepend=False, append=False))

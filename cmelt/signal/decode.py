@@ -1,6 +1,6 @@
 """Recordings in: the samples of a WFDB record by lead name, exact in µV, with the hash that names them.
 
-Format 16 (PTB-XL, CinC, MIMIC-IV-ECG) is decoded here; every other format by ``wfdb``, once its headers are checked.
+Formats 16 (PTB-XL, CinC, MIMIC-IV-ECG) and 212 (MIT's own) are decoded here; all others by ``wfdb``, once their headers are checked.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from cmelt.signal.leads import map_leads
 INVALID = -(2**31)
 """How a sample that is not a number is written before hashing."""
 
-INVALID16 = -(2**15)
-"""How format 16 stores a sample that is not a number."""
+INVALID16, INVALID212 = -(2**15), -(2**11)
+"""How format 16, and 212, store a sample that is not a number."""
+
+BITS = {16: 16, 212: 12}
+"""Of a sample in the formats that are decoded here."""
 
 HEADER_LIMIT = 1 << 20
 """No header is longer; what lies beyond would be somebody's signal file."""
@@ -55,8 +58,8 @@ def decode(raw: Raw, path: str) -> Decoded:
     header = read_header(raw, path)
     channels, flags = header.channels, list[str]()
     folder = path[: path.rfind("/") + 1]
-    if channels and all(c.format == 16 and c.samples_per_frame == 1 and c.skew == 0 for c in channels):
-        stored = read_format16(raw, folder, header)
+    if channels and all(c.format in BITS and c.samples_per_frame == 1 and c.skew == 0 for c in channels):
+        stored = read_stored(raw, folder, header)
         channels, flags = right_gains(path, channels, stored, header.fs_hz)
         mapped = map_leads([channel.name for channel in channels])
         plain = len(channels) == len(LEADS) and all(is_plain(c) and mapped.get(row) == (row, 1) for row, c in enumerate(channels))
@@ -90,26 +93,43 @@ def read_header(raw: Raw, path: str) -> Header:
     return parse_header(raw.read(path, HEADER_LIMIT).decode("utf-8", "replace"))
 
 
-def read_format16(raw: Raw, folder: str, header: Header) -> NDArray[np.int16]:
-    """Return the stored samples (channels, samples) of a record whose channels are all in format 16, by one read a file."""
+def read_stored(raw: Raw, folder: str, header: Header) -> NDArray[np.int16]:
+    """Return the stored samples (channels, samples) of a record whose channels are all in formats of BITS, by one read a file."""
     files: dict[str, list[int]] = {}
     for index, channel in enumerate(header.channels):
         files.setdefault(channel.file, []).append(index)
     blocks = []
     for file, members in files.items():
-        offset, count = header.channels[members[0]].offset, len(members)
-        wanted = 2 * count * header.samples
+        _, form, _, _, offset, *_ = header.channels[members[0]]
+        if any(header.channels[member].format != form for member in members):
+            raise RecordError("bad_header", f"two formats in {file}")
+        count = len(members)
+        wanted = (BITS[form] * count * header.samples + 7) // 8
         data = raw.read(folder + file, offset + wanted if wanted else -1)
         if len(data) < offset + wanted:
             raise RecordError("truncated", f"{file} has {len(data)} bytes of {offset + wanted}")
-        samples = header.samples or max(0, len(data) - offset) // (2 * count)
-        blocks.append(np.frombuffer(data, "<i2", samples * count, offset).reshape(samples, count).T)
+        samples = header.samples or max(0, len(data) - offset) * 8 // (BITS[form] * count)
+        values = np.frombuffer(data, "<i2", samples * count, offset) if form == 16 else unpack212(data, samples * count, offset)
+        blocks.append(values.reshape(samples, count).T)
     if len(blocks) == 1:
         return blocks[0]
     if len({block.shape[1] for block in blocks}) > 1:
         raise RecordError("truncated", "signal files of different lengths")
     order = np.argsort(np.concatenate(list(files.values())))
     return np.concatenate(blocks)[order]
+
+
+def unpack212(data: bytes, count: int, offset: int) -> NDArray[np.int16]:
+    """Return `count` samples of 12 bits, two in three bytes from `offset` on; INVALID16 where invalid."""
+    size = (3 * count + 1) // 2
+    packed = np.zeros((-(-size // 3), 3), np.int16)
+    packed.ravel()[:size] = np.frombuffer(data, np.uint8, size, offset)
+    low, middle, high = packed.T
+    values = np.stack([low | (middle & 0x0F) << 8, high | (middle & 0xF0) << 4], 1).ravel()[:count]
+    values <<= 4
+    values >>= 4  # the sign
+    values[values == INVALID212] = INVALID16
+    return values
 
 
 def is_plain(channel: Channel) -> bool:

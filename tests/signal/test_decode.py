@@ -163,12 +163,21 @@ def test_real_records_equal_wfdb(realdata: Path) -> None:
         assert decoded.signal_sha1 == sha1_of(truth)
 
 
-def test_packed_formats_equal_wfdb(tmp_path: Path) -> None:
-    """212 is what MIT's own databases use; wfdb reads it but does not write it, so the bytes are packed here."""
-    stored = np.random.default_rng(7).integers(-2000, 2000, (600, 2))
-    low, high = stored[:, 0] & 0xFFF, stored[:, 1] & 0xFFF
-    packed = np.stack([low & 0xFF, (low >> 8) | ((high >> 8) << 4), high & 0xFF], 1).astype(np.uint8)
-    (tmp_path / "r.dat").write_bytes(packed.tobytes())
-    (tmp_path / "r.hea").write_text("r 2 360 600\nr.dat 212 200/mV 11 0 0 0 0 I\nr.dat 212 200/mV 11 0 0 0 0 V5\n")
+@pytest.mark.parametrize(("samples", "said"), [(600, 600), (333, 333), (600, 0)])
+def test_format_212_equals_wfdb(tmp_path: Path, samples: int, said: int) -> None:
+    """What MIT's own databases use, decoded here: odd counts end in two bytes; -2048 is no number; a length may go unsaid."""
+    stored = np.random.default_rng(7).integers(-2048, 2048, (samples, 3))
+    stored[0, 0] = stored[-1, 2] = -2048
+    values = np.pad(stored.ravel(), (0, stored.size % 2)) & 0xFFF
+    low, high = values[::2], values[1::2]
+    packed = np.stack([low & 0xFF, (low >> 8) | ((high >> 8) << 4), high & 0xFF], 1).astype(np.uint8).ravel()
+    (tmp_path / "r.dat").write_bytes(bytes(7) + packed[: (3 * stored.size + 1) // 2].tobytes())
+    lines = [f"r.dat 212+7 {gain}/mV 11 0 0 0 0 {lead}" for gain, lead in (("200(3)", "I"), ("200", "V5"), ("300", "II"))]
+    (tmp_path / "r.hea").write_text("\n".join([f"r 3 360 {said}" if said else "r 3 360", *lines]) + "\n")
+    truth = np.full((12, samples), np.nan)
+    truth[[0, 10, 1]] = np.where(stored == -2048, np.nan, (stored - [3, 0, 0]) / [200, 200, 300]).T
     decoded = decode(Raw(tmp_path), "r.hea")
-    np.testing.assert_allclose(decoded.signal[[0, 10]], stored.T / 200, atol=1e-6)
+    np.testing.assert_allclose(decoded.signal, truth, atol=1e-6)
+    assert decoded.signal_sha1 == sha1_of(truth)
+    if said:
+        np.testing.assert_array_equal(wfdb.rdrecord(str(tmp_path / "r")).p_signal.T, truth[[0, 10, 1]])

@@ -31,6 +31,21 @@ def test_embeddings_are_normalised_and_the_same_again(embeddings: np.ndarray) ->
         report_embeddings(REPORTS, "word2vec")
 
 
+def test_embeddings_of_a_hugging_face_encoder_are_means_over_real_tokens(tmp_path: Path) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    tokenizer = small_model(reports=REPORTS).require_tokenizer()
+    sizes = {"vocab_size": tokenizer.vocab_size, "d_model": 16, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    encoder = T5EncoderModel(T5Config(**sizes)).eval()  # type: ignore[arg-type]
+    encoder.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    embeddings = report_embeddings(REPORTS, f"hf:{tmp_path}")
+    with torch.no_grad():
+        hidden = encoder(torch.tensor(tokenizer.encode([REPORTS[7]]))).last_hidden_state[0].mean(0)
+    np.testing.assert_allclose(embeddings[7], (hidden / hidden.norm()).numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("mode", ["balanced", "antipodal", "random"])
 def test_a_deal_is_half_wrong_and_never_by_an_equal_report(embeddings: np.ndarray, mode: str) -> None:
     dealer = Dealer(embeddings, mode)

@@ -1,0 +1,167 @@
+"""Kill an ingest at random moments, the leader or a worker, and compare the bytes: python -m tests.benchmarks.kill_ingest [--kills N].
+
+For each way of working (one process, two workers, a Dask cluster of two) an ingest is begun again and again, each time killed with
+SIGKILL at a random moment, until that was done N times; then it is let go on. Every file must be as in a run that nothing disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import write_raw
+
+WAYS = ("one", "two", "dask")
+CODE = """
+import sys
+from cmelt.config import load_recipe
+from cmelt.ingest import ingest
+raw, out, workers, cluster = sys.argv[1:]
+if __name__ == "__main__":
+    recipe = load_recipe("ingest", "clinical", ["signal.duration_s=4", "shards.samples_per_shard=5"])
+    print("begins", flush=True)
+    ingest("ptbxl", raw, out, recipe, workers=int(workers), cluster=cluster)
+"""
+
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return every file below `folder`."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def begin(script: Path, raw: Path, out: Path, workers: int, address: str) -> subprocess.Popen[str]:
+    """Return an ingest in a process of its own, once it has begun."""
+    command = [sys.executable, str(script), str(raw), str(out), str(workers), address]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout
+    child.stdout.readline()
+    return child
+
+
+def spawned(pid: int, mark: str) -> list[int]:
+    """Return the processes below `pid` whose command line has `mark`."""
+    found, open_ = [], [pid]
+    while open_:
+        below = []
+        with contextlib.suppress(OSError):
+            below = [
+                int(child) for task in Path(f"/proc/{open_.pop()}/task").iterdir() for child in (task / "children").read_text().split()
+            ]
+        for child in below:
+            open_.append(child)
+            with contextlib.suppress(OSError):
+                if mark in Path(f"/proc/{child}/cmdline").read_text():
+                    found.append(child)
+    return found
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[tuple[str, int]]:
+    """Give the address of a Dask scheduler with two workers, each under a nanny that starts it anew, and the process they lie below."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder, "cluster.py")
+        script.write_text(CLUSTER)
+        child = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert child.stdout
+        try:
+            yield child.stdout.readline().strip(), child.pid
+        finally:
+            child.communicate("")
+
+
+def finish(child: subprocess.Popen[str]) -> str:
+    """Wait for an ingest; returns whether it finished or gave up, which it says."""
+    _, said = child.communicate()
+    assert child.returncode == 0 or "died 3 times" in said, said
+    return "gave_up" if child.returncode else "finished"
+
+
+def disturb(way: str, raw: Path, out: Path, kills: int, rng: random.Random, spread_s: float) -> dict[str, int]:
+    """Ingest `raw` into `out` in spite of `kills`; returns how often the leader and a worker were killed, how often it finished before its
+    time, and how often it gave up because workers died three times in a row."""
+    told = {"leader": 0, "worker": 0, "finished": 0, "gave_up": 0}
+    with contextlib.ExitStack() as stack:
+        address, below = stack.enter_context(cluster()) if way == "dask" else ("", 0)
+        script = Path(stack.enter_context(tempfile.TemporaryDirectory()), "run.py")
+        script.write_text(CODE)
+        workers = 1 if way == "one" else 2
+        child = begin(script, raw, out, workers, address)
+        while told["leader"] + told["worker"] < kills:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(rng.uniform(0, spread_s))
+            if child.poll() is not None:
+                told[finish(child)] += 1
+                if (out / "manifest.json").exists():  # done: it begins anew, elsewhere
+                    out.rename(out.with_name(f"{out.name}-{told['finished']}"))
+            else:
+                victims = spawned(below or child.pid, "spawn_main") if way != "one" and rng.random() < 0.5 else []
+                if victims:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(rng.choice(victims), signal.SIGKILL)
+                        told["worker"] += 1
+                    continue
+                child.kill()
+                told["leader"] += 1
+                child.communicate()
+            child = begin(script, raw, out, workers, address)
+        while finish(child) == "gave_up":
+            told["gave_up"] += 1
+            child = begin(script, raw, out, workers, address)
+    return told
+
+
+def measure(records: int, kills: int, ways: tuple[str, ...], seed: int, folder: Path, spread_s: float) -> dict[str, dict[str, int | float]]:
+    """Return what befell each way of working; raises AssertionError where a byte differs."""
+    raw = write_raw(folder / "raw", records)
+    with tempfile.TemporaryDirectory() as place:
+        script = Path(place, "run.py")
+        script.write_text(CODE)
+        finish(begin(script, raw, folder / "calm", 1, ""))
+    whole, found = files_of(folder / "calm"), {}
+    for way in ways:
+        began, out = time.monotonic(), folder / way
+        told = disturb(way, raw, out, kills, random.Random(f"{seed} {way}"), spread_s)
+        for place in folder.glob(f"{way}*"):
+            assert files_of(place) == whole, f"{place} differs from an undisturbed run"
+        found[way] = {**told, "files": len(whole), "seconds": round(time.monotonic() - began, 1)}
+    return found
+
+
+def main() -> None:
+    """Kill, compare, and print what befell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--records", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--spread", type=float, default=4.0, help="Seconds between two kills, at most.")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(given.records, given.kills, tuple(given.ways), given.seed, Path(folder), given.spread)
+    print(json.dumps(found) if given.json else "\n".join(f"{way}: {told}; every byte as undisturbed" for way, told in found.items()))
+
+
+if __name__ == "__main__":
+    main()

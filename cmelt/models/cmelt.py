@@ -158,38 +158,45 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         text = self.text_project(self.text_encoder(batch.text_ids, batch.text_padding))  # (B, L, D)
         out = Outputs(removed=removed)
         if "ets" in wanted:
-            out.ecg_pooled = self.ecg_pooler(self.pool(ecg[:, 1:]) if self.config.pool == "mean" else ecg[:, 0])
-            out.text_pooled = self.text_pooler(self.pool(text, batch.text_padding) if self.config.pool == "mean" else text[:, 0])
-        fused = {"mlm", "mem", "etm"} & set(wanted)
-        if not fused:
-            return out
-
-        # The last pair computes only what is read: the first token of either side, and the masked text tokens.
-        scored = batch.mlm_labels != IGNORE if "mlm" in fused else batch.text_padding.new_zeros(batch.text_padding.shape)
-        most = int(scored.sum(dim=1).max())
-        places = scored.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (B, most), masked ones first, in order
-        text_at: Tensor | None = torch.cat([places.new_zeros(len(places), 1), places], dim=1)
-        mem_layer, pairs = self.config.mem_layer, self.config.fusion_pairs
-        ecg_at = None if "mem" in fused and mem_layer == -1 else places.new_zeros(len(places), 1)
-        if fused == {"mem"} and mem_layer >= 0:
-            pairs, text_at, ecg_at = mem_layer, None, None
-        text, ecg, mem = self.fusion(text, ecg, batch.text_padding, text_at, ecg_at, mem_layer, pairs)
-        if "mlm" in fused:
-            out.mlm_logits = self.mlm_head(text[:, 1:][scored.gather(1, places)])
-        if "mem" in fused:
-            out.mem_patches = self.mem_decoder(mem, keep, batch.mask_noise.shape[1], removed)
-        if "etm" in fused:
-            pair = torch.cat([self.fused_text_pooler(text[:, 0]), self.fused_ecg_pooler(ecg[:, 0])], dim=-1)
-            out.etm_logits = self.etm_head(pair)
+            out.ecg_pooled, out.text_pooled = self.pool_ecg(ecg), self.pool_text(text, batch.text_padding)
+        if {"mlm", "mem", "etm"} & set(wanted):
+            self._fuse(ecg, text, keep, batch, wanted, out)
         return out
 
-    @staticmethod
-    def pool(tokens: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Return the mean (B, D) of `tokens` (B, L, D) that are not `padding` (B, L). An ECG's [CLS] is left out by the caller."""
-        if padding is None:
-            return tokens.mean(dim=1)
+    def _fuse(self, ecg: Tensor, text: Tensor, keep: Tensor, batch: Batch, wanted: Collection[str], out: Outputs) -> None:
+        """Fuse `ecg` (B, K, D) and `text` (B, L, D), and fill in what the losses after the fusion read.
+
+        The last pair computes only what is read of it: the first token of either side, and the masked text tokens.
+        """
+        scored = batch.mlm_labels != IGNORE if "mlm" in wanted else torch.zeros_like(batch.text_padding)
+        most = int(scored.sum(dim=1).max())
+        places = scored.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (B, most): the masked ones first, in order
+        first = places.new_zeros(len(places), 1)
+        text_at: Tensor | None = torch.cat([first, places], dim=1)
+        mem_layer, pairs = self.config.mem_layer, self.config.fusion_pairs
+        ecg_at = None if "mem" in wanted and mem_layer == -1 else first
+        if not {"mlm", "etm"} & set(wanted) and mem_layer >= 0:
+            pairs, text_at, ecg_at = mem_layer, None, None  # nothing reads the pairs behind the decoder's
+        text, ecg, mem = self.fusion(text, ecg, batch.text_padding, text_at, ecg_at, mem_layer, pairs)
+        if "mlm" in wanted:
+            out.mlm_logits = self.mlm_head(text[:, 1:][scored.gather(1, places)])
+        if "mem" in wanted:
+            assert out.removed is not None
+            out.mem_patches = self.mem_decoder(mem, keep, batch.mask_noise.shape[1], out.removed)
+        if "etm" in wanted:
+            pair = torch.cat([self.fused_text_pooler(text[:, 0]), self.fused_ecg_pooler(ecg[:, 0])], dim=-1)
+            out.etm_logits = self.etm_head(pair)
+
+    def pool_ecg(self, tokens: Tensor) -> Tensor:
+        """Return the embedding (B, D) of projected ECG tokens (B, 1 + K, D): from [CLS], or from the mean of the others."""
+        return self.ecg_pooler(tokens[:, 1:].mean(dim=1) if self.config.pool == "mean" else tokens[:, 0])
+
+    def pool_text(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """Return the embedding (B, D) of projected text tokens (B, L, D): from the first, or from the mean without `padding`."""
+        if self.config.pool == "cls":
+            return self.text_pooler(tokens[:, 0])
         seen = (~padding).to(tokens.dtype)[:, :, None]
-        return (tokens * seen).sum(dim=1) / seen.sum(dim=1)
+        return self.text_pooler((tokens * seen).sum(dim=1) / seen.sum(dim=1))
 
     def encode_ecg(
         self,
@@ -222,9 +229,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
 
         def work(part: Tensor) -> tuple[Tensor, Tensor]:
             encoded = self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(part)))  # (B, 1 + T, W)
-            tokens = self.ecg_project(encoded)
-            pooled = self.ecg_pooler(self.pool(tokens[:, 1:]) if self.config.pool == "mean" else tokens[:, 0])
-            return pooled, encoded[:, 1:].mean(dim=1)
+            return self.pool_ecg(self.ecg_project(encoded)), encoded[:, 1:].mean(dim=1)
 
         embedding, mean = self._in_batches(work, (signal,), batch)
         return embedding, mean
@@ -237,8 +242,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
 
         def work(part: Tensor, hidden: Tensor) -> tuple[Tensor]:
             length = int((~hidden).sum(dim=1).max())
-            tokens = self.text_project(self.text_encoder(part[:, :length], hidden[:, :length]))  # (B, L, D)
-            return (self.text_pooler(self.pool(tokens, hidden[:, :length]) if self.config.pool == "mean" else tokens[:, 0]),)
+            part, hidden = part[:, :length], hidden[:, :length]
+            return (self.pool_text(self.text_project(self.text_encoder(part, hidden)), hidden),)
 
         return self._in_batches(work, (torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(padding)), batch)[0]
 

@@ -29,12 +29,13 @@ class Progress:
 
         self.console = Console(stderr=True)
         self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=4, transient=True)
-        if self.console.is_terminal:
+        self.plain = not self.console.is_terminal  # asked once: rich reads the environment each time
+        if not self.plain:
             self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
+        if not self.plain:
             self.live.stop()
 
     def advance(self) -> None:
@@ -66,7 +67,7 @@ class Progress:
     def say(self) -> None:
         """Print a plain line where that is the way, and it is time."""
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.said > INTERVAL_S:
+        if self.plain and now - self.said > INTERVAL_S:
             self.said = now
             self.console.print(f"ingest: {self.line()}", highlight=False, soft_wrap=True)
 

@@ -247,7 +247,7 @@ def kept_codes(store: Store) -> Iterator[list[str]]:
     with store.open(INDEX) as file:
         index = pq.ParquetFile(file)
         for number in range(index.num_row_groups):
-            rows = index.read_row_group(number, ["source", "codes"])
+            rows = index.read_row_group(number, ["source", "codes"], use_threads=False)
             yield from dict(zip(rows.column("source").to_pylist(), rows.column("codes").to_pylist(), strict=True)).values()
 
 

@@ -44,6 +44,8 @@ def simulate(
     """
     if records < 1:
         raise InputError(f"--records {records}: at least one record is needed")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: a seed is 0 or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} holds something already; name a new folder")
     started = time.perf_counter()
@@ -81,7 +83,10 @@ def empty_part(out: Path) -> Path:
         if not (part / MARK_FILE).is_file():
             raise OutputError(f"{part} is in the way and was not made by cmelt simulate; move it")
         shutil.rmtree(part)
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{part} cannot be made ({error.strerror}); name a folder that can be written") from None
     (part / MARK_FILE).write_text(raw.MARK.format(version=__version__, first=raw.FIRST_ID), encoding="utf-8")
     return part
 
@@ -126,7 +131,7 @@ def make_record(folder: Path, seed: int, ecg_id: int, number: int, fold: int) ->
     return {
         "ecg_id": ecg_id,
         "patient_id": f"{number}.0",
-        "age": f"{case.age}.0",
+        "age": f"{patient.age}.0",
         "sex": 0 if patient.male else 1,
         "height": f"{rng.normal(175 if patient.male else 163, 7):.1f}" if rng.random() < 0.32 else "",
         "weight": f"{max(rng.normal(79 if patient.male else 68, 14), 38):.1f}" if rng.random() < 0.43 else "",

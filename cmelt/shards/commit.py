@@ -181,7 +181,7 @@ def index_rows(store: Store, plan: Plan, base: dict[str, Any] | None) -> Iterato
         yield from base_rows(store, base)
     for name in plan.shards:
         with store.open(f"{WORK}/{name}.parquet") as file:
-            rows = pq.read_table(file)
+            rows = pq.ParquetFile(file).read(use_threads=False)
         if len(rows):
             yield rows
 
@@ -189,7 +189,7 @@ def index_rows(store: Store, plan: Plan, base: dict[str, Any] | None) -> Iterato
 def rejects_rows(store: Store, plan: Plan) -> Iterator[pa.Table]:
     """Yield what was refused: at planning, then shard by shard."""
     with store.open(REFUSED) as file:
-        for batch in pq.ParquetFile(file).iter_batches(BATCH):
+        for batch in pq.ParquetFile(file).iter_batches(BATCH, use_threads=False):
             yield pa.Table.from_batches([batch], REJECTS_SCHEMA)
     gathered: list[dict[str, str]] = []
     for name in plan.shards:

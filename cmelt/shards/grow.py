@@ -84,7 +84,7 @@ def read_base(store: Store) -> Base | None:
     if not grows and not store.exists(MANIFEST):
         return None
     base = Base(parse_manifest(store.read(BASE if grows else MANIFEST), f"{store}/{MANIFEST}"))
-    base.rejects = pq.read_table(io.BytesIO(store.read(BASE_REJECTS if grows else REJECTS))).to_pylist()
+    base.rejects = pq.ParquetFile(io.BytesIO(store.read(BASE_REJECTS if grows else REJECTS))).read(use_threads=False).to_pylist()
     base.refused = Counter((row["key"], row["source"]) for row in base.rejects)
     for rows in base_rows(store, base.manifest, ["key", "source", "shard"]):
         sources = rows.column("source").to_pylist()
@@ -102,6 +102,6 @@ def base_rows(store: Store, manifest: dict[str, Any], columns: list[str] | None 
     with store.open(INDEX) as file:
         index = pq.ParquetFile(file)
         for number in range(index.num_row_groups):
-            rows = index.read_row_group(number, columns)
+            rows = index.read_row_group(number, columns, use_threads=False)
             if len(rows) and rows.column("shard")[0].as_py() in names:
                 yield rows

@@ -7,6 +7,7 @@ reads its own and a million recordings never travel between processes; ``refused
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,7 +48,8 @@ class Rows:
         return len(self.ends) - 1
 
     def __del__(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # a full disk was told when it was written
+            self.file.close()
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row."""
@@ -159,7 +161,7 @@ def read_plan(store: Store) -> dict[str, Any]:
 def read_sources(store: Store, number: int) -> list[Source]:
     """Return the Sources of shard `number` of the plan in `store`, in order."""
     with store.open(SOURCES) as file:
-        rows = pq.ParquetFile(file).read_row_group(number).to_pylist()
+        rows = pq.ParquetFile(file).read_row_group(number, use_threads=False).to_pylist()
     return [row_source(row) for row in rows]
 
 

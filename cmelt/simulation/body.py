@@ -8,7 +8,7 @@ import numpy as np
 
 from cmelt.simulation.cases import Case
 from cmelt.simulation.changes import CHANGES, discordant
-from cmelt.simulation.heart import BASAL, CHEST_OF_P, CHEST_OF_QRS, CHEST_OF_T, LEAD_VECTORS, TERMINAL, U_WAVE, Array, Heart, rotation
+from cmelt.simulation.heart import BASAL, CHEST_OF_P, CHEST_OF_QRS, CHEST_OF_T, LIMBS, TERMINAL, U_WAVE, Array, Heart, rotation
 
 CAUSES: dict[str, tuple[str, ...]] = {
     "ABQRS": ("IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LAFB", "CRBBB", "IVCD", "WPW", "IRBBB"),
@@ -44,7 +44,7 @@ def make_body(case: Case, rng: np.random.Generator) -> Body:
     views = []
     for chest, moved in ((CHEST_OF_P, 0.5), (CHEST_OF_QRS, 1.0), (CHEST_OF_T, 1.0)):
         length = np.linalg.norm(chest, axis=1, keepdims=True)
-        views.append(np.vstack([LEAD_VECTORS[:2], near * (chest + moved * shift * length)]))
+        views.append(np.vstack([LIMBS, near * (chest + moved * shift * length)]))
     bend = np.zeros((8, 3))
     bend[2:] = 0.10 * own.normal(0, 1, (6, 3))
     breath = float(rng.lognormal(np.log(2.5), 0.6))
@@ -56,7 +56,7 @@ def make_heart(case: Case, rng: np.random.Generator) -> Heart:
     own = np.random.default_rng(case.patient.seed + 1)
     heart = Heart(infarct_age=case.infarct_age)
     male = 1.0 if case.patient.male else -1.0
-    old = (case.age - 55) / 20 + (0.0 if case.patient.normal else 0.25)  # illness ages a heart
+    old = (case.patient.age - 55) / 20 + (0.0 if case.patient.normal else 0.25)  # illness ages a heart
     gain = float(own.lognormal(0.08 * male - 0.03 * old - (0.0 if case.patient.normal else 0.05), 0.19))
     heart.qrs.vector_mv *= gain * own.lognormal(0, 0.12, (5, 1))
     heart.qrs.vector_mv[[BASAL, TERMINAL], 2] *= np.exp(0.10 * male - 0.12 * old)

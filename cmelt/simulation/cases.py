@@ -65,6 +65,8 @@ def rows() -> tuple[Row, ...]:
         )
 
 
+UNSURE = {"IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LVH", "ISC_", "ISCAL", "ISCIN", "ISCIL", "RVH", "LAO/LAE"}
+"""Named with a likelihood below 100 where they are faint."""
 RHYTHMS = {"AFIB", "AFLT", "STACH", "SBRAD", "SARRH", "SVARR", "SVTAC", "PSVT", "PACE"}
 EXTRA_BEATS = {"PVC", "PAC", "PRC(S)", "BIGU", "TRIGU"}
 
@@ -73,8 +75,7 @@ EXTRA_BEATS = {"PVC", "PAC", "PRC(S)", "BIGU", "TRIGU"}
 class Patient:
     """Who is recorded; several records may be of one patient."""
 
-    number: int
-    age: float
+    age: int
     male: bool
     normal: bool
     lasting: dict[str, float]
@@ -88,9 +89,7 @@ class Case:
     """What one record shows: ``shown`` is in the signal, ``named`` is in its labels with a likelihood; they differ a little."""
 
     patient: Patient
-    age: float
-    rhythm: str
-    normal: bool
+    rhythm: str = "SR"
     infarct_age: str = "old"
     """Of any infarct: ``acute``, ``recent`` or ``old``."""
     shown: dict[str, float] = field(default_factory=dict)
@@ -129,9 +128,9 @@ def draw_patient(seed: int, number: int) -> Patient:
     rng = np.random.default_rng(np.random.SeedSequence((seed, number, 1)))
     normal = rng.random() < NORMAL_SHARE
     male = bool(rng.random() < (0.46 if normal else 0.57))
-    age = float(np.clip(rng.normal(52, 17.5) if normal else rng.normal(66, 14), 17, 95))
+    age = round(min(max(rng.normal(52, 17.5) if normal else rng.normal(66, 14), 17), 95))
     lasting = draw_codes(rng, age, male, normal, {}, lasting=True)
-    return Patient(number, round(age), male, normal, lasting, int(rng.integers(2**31)))
+    return Patient(age, male, normal, lasting, int(rng.integers(2**31)))
 
 
 def draw_findings(patient: Patient, rng: np.random.Generator) -> dict[str, float]:
@@ -151,14 +150,14 @@ def draw_case(patient: Patient, rng: np.random.Generator) -> Case:
     found = draw_findings(patient, rng)
     rhythm = next((code for code in found if code in RHYTHMS), "SR")
     infarct_age = str(rng.choice(["acute", "recent", "old"], p=[0.07, 0.28, 0.65]))
-    case = Case(patient, patient.age, rhythm, patient.normal, infarct_age, shown=dict(found))
+    case = Case(patient, rhythm, infarct_age, shown=dict(found))
     name_findings(case, found, rng)
     return case
 
 
 def name_findings(case: Case, found: dict[str, float], rng: np.random.Generator) -> None:
     """Fill ``named`` (what the reader noted) and blur ``shown``: traces without a name, names without a trace."""
-    if case.normal:
+    if case.patient.normal:
         case.named["NORM"] = float(rng.choice([100.0, 80.0, 50.0], p=[0.76, 0.19, 0.05]))
     for code, severity in found.items():
         if code in UNSURE:
@@ -171,16 +170,13 @@ def name_findings(case: Case, found: dict[str, float], rng: np.random.Generator)
             case.named[code] = likelihood
         if code not in RHYTHMS and rng.random() < 0.05:
             case.shown[code] = 0.03
-    if not case.normal and not case.named.keys() & diagnoses() and case.rhythm != "PACE" and rng.random() < 0.7:
+    if not case.patient.normal and not case.named.keys() & diagnoses() and case.rhythm != "PACE" and rng.random() < 0.7:
         case.named["NORM"] = float(rng.choice([80.0, 50.0, 15.0], p=[0.5, 0.4, 0.1]))  # all was missed
     if case.rhythm == "SR" and rng.random() < 0.96:
         case.named["SR"] = 0.0
     if rng.random() < 0.35:
         mimic = str(rng.choice(MIMICS))
         case.shown.setdefault(mimic, 0.30 * rng.random())
-
-
-UNSURE = {"IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LVH", "ISC_", "ISCAL", "ISCIN", "ISCIL", "RVH", "LAO/LAE"}
 
 
 @cache

@@ -14,19 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-LEAD_VECTORS: Array = np.array(
-    [
-        [0.632, -0.235, 0.059],
-        [0.235, 1.066, -0.132],
-        [-0.515, 0.157, -0.917],
-        [0.044, 0.164, -1.387],
-        [0.882, 0.098, -1.277],
-        [1.213, 0.127, -0.601],
-        [1.125, 0.127, -0.086],
-        [0.831, 0.076, 0.230],
-    ]
-)
-"""The inverse Dower matrix: what leads I, II, V1 ... V6 see of a dipole (x, y, z); the other four leads follow from I and II."""
+LIMBS: Array = np.array([[0.632, -0.235, 0.059], [0.235, 1.066, -0.132]])
+"""What leads I and II see of a dipole (x, y, z), by the inverse Dower matrix; the other four limb leads follow from them."""
 
 CHEST_OF_P: Array = np.array(
     [[-0.30, 0.20, -1.00], [0.044, 0.164, -1.387], [0.15, 0.40, -0.75], [0.20, 0.42, -0.35], [0.25, 0.37, -0.10], [0.27, 0.30, 0.00]]
@@ -37,9 +26,10 @@ CHEST_OF_QRS: Array = np.array(
 CHEST_OF_T: Array = np.array(
     [[-0.36, 0.16, -0.57], [0.044, 0.164, -1.387], [0.28, 0.55, -1.05], [0.45, 0.70, -0.48], [0.65, 0.35, -0.10], [0.58, 0.28, 0.08]]
 )
-"""What V1 ... V6 see of each wave in practice. Clinical chest electrodes lie lower and nearer than the matrix's torso has them: V3
-to V6 see more of y and less of x, and the atria, being far from them, show less. Found by regression of V1 and V3 ... V6 on the
-dipole that I, II and V2 give, over real recordings, and rounded."""
+"""What V1 ... V6 see of each wave. V2's row is the inverse Dower matrix's; its others would be (-0.515, 0.157, -0.917), (0.882, 0.098,
+-1.277), (1.213, 0.127, -0.601), (1.125, 0.127, -0.086), (0.831, 0.076, 0.230). But clinical chest electrodes lie lower and nearer than
+on the matrix's torso: V3 to V6 see more of y and less of x, and the atria, being far from them, show less. So those rows are the
+regression of V1 and V3 ... V6 on the dipole that I, II and V2 give, over real recordings, rounded."""
 
 P_RIGHT, P_LEFT, P_REPOLARISATION = 0, 1, 2
 SEPTAL, ANTERIOR, MAIN, BASAL, TERMINAL = 0, 1, 2, 3, 4
@@ -118,7 +108,7 @@ class Heart:
 
     def axis_deg(self) -> float:
         """Return the frontal QRS axis in degrees: 0 to the left, 90 down."""
-        area = LEAD_VECTORS[:2] @ self.qrs.area()
+        area = LIMBS @ self.qrs.area()
         return float(np.degrees(np.arctan2((2 * area[1] - area[0]) / np.sqrt(3), area[0])))
 
     def rotate(self, rotation: Array) -> None:

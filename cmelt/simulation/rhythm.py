@@ -13,6 +13,9 @@ from cmelt.simulation.heart import Array
 NARROW, WIDE, PACED = 0, 1, 2
 """Kinds of ventricular beats: by the conduction system, from a ventricle, from a pacemaker's electrode."""
 
+FAST = {"SVTAC": 165.0, "PSVT": 170.0}
+"""Tachycardias from above the ventricles, and their mean rate; PSVT comes in bursts."""
+
 BEFORE_S, AFTER_S = 1.5, 1.0
 """Beats are made from this long before the record to this long after it."""
 
@@ -37,27 +40,23 @@ class Events:
 def make_events(case: Case, pr_s: float, duration_s: float, rng: np.random.Generator) -> Events:
     """Time every beat of a record of `duration_s`, as the case's rhythm, extra beats and AV conduction have it."""
     span = duration_s + BEFORE_S + AFTER_S
-    rhythm = case.rhythm
-    if rhythm in ("AFIB", "AFLT"):
-        events = fibrillation(case, span, rng) if rhythm == "AFIB" else flutter(span, rng)
-        atrial = np.empty(0)
-    elif rhythm == "PACE":
-        return shifted(paced(case, pr_s, span, rng))
+    if case.rhythm == "PACE":
+        return shifted(paced(span, rng))
+    if case.rhythm == "AFIB":
+        events = fibrillation(span, rng)
+    elif case.rhythm == "AFLT":
+        events = flutter(span, rng)
     else:
         rr = sinus_intervals(case, span, rng)
         atrial = np.cumsum(rr) - rr[0] * rng.random()
         if "3AVB" in case.shown:
             return shifted(blocked(atrial, span, rng))
-        fast = rhythm in ("SVTAC", "PSVT")
-        pr = np.full(len(atrial), pr_s) + rng.normal(0, 0.002, len(atrial))
+        pr = pr_s + rng.normal(0, 0.002, len(atrial))
         kept = np.ones(len(atrial), bool)
         if "2AVB" in case.shown:
             pr, kept = dropped_beats(atrial, pr_s, rng)
-        events = Events(p_s=atrial[~np.full(len(atrial), fast)] if fast else atrial, qrs_s=(atrial + pr)[kept])
-        events.p_early = np.zeros(len(events.p_s), bool)
-        if fast:
-            events.p_s = events.p_s[:0]
-            events.p_early = events.p_early[:0]
+        seen = np.full(len(atrial), True) if case.rhythm not in FAST else rr > 0.5  # P hides in the T before
+        events = Events(p_s=atrial[seen], p_early=np.zeros(int(seen.sum()), bool), qrs_s=(atrial + pr)[kept])
     events.kind = np.zeros(len(events.qrs_s), int)
     add_extra_beats(events, case, pr_s, rng)
     events.rr_s = np.diff(events.qrs_s, prepend=events.qrs_s[0] - np.median(np.diff(events.qrs_s)))
@@ -77,21 +76,20 @@ def sinus_intervals(case: Case, span: float, rng: np.random.Generator) -> Array:
     rate = {
         "STACH": lambda: 101 + 12 * rng.gamma(1.3),
         "SBRAD": lambda: 58 - 5.5 * rng.gamma(1.3),
-        "SVTAC": lambda: rng.normal(165, 20),
-        "PSVT": lambda: rng.normal(170, 20),
-    }.get(case.rhythm, lambda: rng.normal(68 if case.normal else 72, 10.5))()
+        "SVTAC": lambda: rng.normal(FAST["SVTAC"], 20),
+    }.get(case.rhythm, lambda: rng.normal(68 if case.patient.normal else 72, 10.5))()
     rate = min(max(rate, 34.0), 215.0)
     if case.rhythm in ("SR", "SARRH", "SVARR"):
         rate = min(max(rate - (5 if case.rhythm == "SARRH" else 0), 50.0), 102.0)
     mean = 60 / rate
     count = int(span / mean * 1.6) + 4
     when = np.arange(count) * mean
-    young = min(max((75 - case.age) / 50, 0.1), 1.2)
+    young = min(max((75 - case.patient.age) / 50, 0.1), 1.2)
     swing = 0.050 * young**0.5 * rng.lognormal(0, 0.6)
     if case.rhythm == "SARRH":
         swing = 0.10 + 0.09 * case.shown.get("SARRH", 0.5)
     swing *= min((mean / 0.85) ** 1.5, 1.6)  # the slower the heart, the freer its rate
-    if case.rhythm in ("SVTAC", "PSVT"):
+    if case.rhythm == "SVTAC":
         swing = 0.003
     breath = np.sin(2 * np.pi * rng.uniform(0.15, 0.35) * when + rng.uniform(0, 6.3))
     slow = np.sin(2 * np.pi * rng.uniform(0.05, 0.12) * when + rng.uniform(0, 6.3))
@@ -99,10 +97,14 @@ def sinus_intervals(case: Case, span: float, rng: np.random.Generator) -> Array:
     if case.rhythm == "SVARR":
         jitter = rng.normal(0, 0.12, count) * (rng.random(count) < 0.6)
     rr = mean * (1 + swing * breath + 0.5 * swing * slow + jitter)
+    if case.rhythm == "PSVT":
+        begins, beat = rng.uniform(0, 0.6 * span), 60 / rng.normal(FAST["PSVT"], 15)
+        burst = np.full(int(rng.uniform(2, 8) / beat), beat)
+        rr = np.concatenate([rr[when <= begins], burst, rr[when > begins]])
     return np.clip(rr, 0.26, 2.5)
 
 
-def fibrillation(case: Case, span: float, rng: np.random.Generator) -> Events:
+def fibrillation(span: float, rng: np.random.Generator) -> Events:
     """Return irregularly irregular beats without P waves."""
     mean = 60 / float(np.clip(rng.normal(94, 26), 45, 175))
     spread = rng.uniform(0.09, 0.27)
@@ -119,7 +121,7 @@ def flutter(span: float, rng: np.random.Generator) -> Events:
     return Events(qrs_s=np.cumsum(waves / hz), atrial_hz=hz, flutter=True)
 
 
-def paced(case: Case, pr_s: float, span: float, rng: np.random.Generator) -> Events:
+def paced(span: float, rng: np.random.Generator) -> Events:
     """Return pacemaker beats: regular, each after a spike, some following P waves."""
     mean = 60 / float(np.clip(rng.normal(70, 7), 50, 100))
     beats = np.arange(0.2 * rng.random(), span, mean)

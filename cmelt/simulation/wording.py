@@ -54,7 +54,7 @@ SHAPES = {"QWAVE", "STD_", "LOWT", "INVT", "NT_", "LPR"}
 
 def draw_device(case: Case, rng: np.random.Generator) -> Device:
     """Draw the machine a record was made with; what is noted of a record depends on it."""
-    weights = np.array([d.normal if case.normal else d.abnormal for d in DEVICES], float)
+    weights = np.array([d.normal if case.patient.normal else d.abnormal for d in DEVICES], float)
     english = np.array([d.english > 0 for d in DEVICES])
     if "ABQRS" in case.named:
         weights[english] *= 0.05

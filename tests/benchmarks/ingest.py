@@ -29,6 +29,7 @@ import scipy.fft
 import wfdb
 from scipy.io import savemat
 from scipy.signal import butter, filtfilt, iirnotch, resample_poly, sosfiltfilt
+from threadpoolctl import threadpool_limits
 
 from cmelt.config import IngestRecipe, load_recipe
 from cmelt.ingest import ingest
@@ -114,17 +115,6 @@ def seconds(work: Callable[[], None]) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def one_core() -> Iterator[None]:
-    """Keep this process on one core for the while."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
-@contextlib.contextmanager
 def emptied(folder: Path) -> Iterator[Path]:
     """Give a new folder below `folder` for the while."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
@@ -140,7 +130,7 @@ def compare(raw: Path, headers: list[Path], place: Path, rounds: int) -> dict[st
         "floor": lambda out: floor(headers, out),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    with one_core():
+    with threadpool_limits(1):  # one thread: one core
         for _ in range(rounds + 1):  # in turn, so that what else the machine does falls on all alike; the first warms up
             for name, way in ways.items():
                 with emptied(place) as out:

@@ -93,7 +93,7 @@ def cluster() -> Iterator[tuple[str, int]]:
 def finish(child: subprocess.Popen[str]) -> str:
     """Wait for an ingest; returns whether it finished or gave up, which it says."""
     _, said = child.communicate()
-    assert child.returncode == 0 or "died 3 times" in said, said
+    assert child.returncode == 0 or "died 3 times" in said, f"{child.returncode}: {said}"
     return "gave_up" if child.returncode else "finished"
 
 

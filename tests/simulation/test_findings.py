@@ -15,11 +15,10 @@ from cmelt.simulation.trace import FS_HZ, Trace, decimate, record
 PATIENTS = 12
 
 
-def trace(code: str, number: int, severity: float = 0.9, age: float = 60) -> Trace:
+def trace(code: str, number: int, severity: float = 0.9, age: int = 60) -> Trace:
     """Record patient `number` without noise, with one finding; NORM = none. The heart beneath is the same for every code."""
-    patient = Patient(number, age, number % 2 == 0, True, {}, 1000 + number)
-    rhythm = code if code in RHYTHMS else "SR"
-    case = Case(patient, age, rhythm, True, shown={} if code == "NORM" else {code: severity})
+    patient = Patient(age, number % 2 == 0, True, {}, 1000 + number)
+    case = Case(patient, code if code in RHYTHMS else "SR", shown={} if code == "NORM" else {code: severity})
     return record(case, np.random.default_rng(number), with_noise=False)
 
 

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cmelt.config import PretrainRecipe
 from cmelt.models.cmelt import CMELT, Batch
@@ -36,22 +35,22 @@ class Loader:
         self.ids, self.lengths = self.tokens.encode_padded(corpus.reports)  # (R, L) int32, (R,)
         self.lead_prob = recipe.masking.lead_prob if augment else 0.0
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of 0-based `step`: (B, 12, S) float32 mV, token ids, masks, alignment."""
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Return rank's rows of the batch of 0-based `step`: (b, 12, S) float32 mV, token ids, masks, alignment."""
         size = self.recipe.train.batch
         rows, epochs, positions = self.order.samples(step * size, size)
-        return self.make(rows, epochs, positions, step)
-
-    def make(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], positions: NDArray[np.int64], step: int) -> Batch:
-        """Return a batch of the given corpus rows; the masks' noise depends on (seed, epoch, position) alone."""
+        # Wrong reports are dealt over the whole batch, alike on every rank; then each makes its own rows.
         report_id = self.corpus.report_id[rows]
         deal = self.dealer.deal(report_id, self.corpus.group[rows], np.random.default_rng((self.seed, 2, step)))
-        text_id = deal.text_id  # the report that the model reads; masks are drawn from it, never from the true one
+        here = rank_slice(size, rank, world)
+        text_id = deal.text_id[here]  # the report that the model reads; masks are drawn from it, never from the true one
+        rows, epochs, positions, report_id = rows[here], epochs[here], positions[here], report_id[here]
 
         length = int(self.lengths[text_id].max())
         ids = torch.from_numpy(self.ids[text_id, :length].astype(np.int64))
         padding = torch.arange(length)[None, :] >= torch.from_numpy(self.lengths[text_id])[:, None]
-        text_noise = torch.from_numpy(noise(self.seed, TEXT_STREAM, epochs, positions, 3 * length).reshape(len(rows), 3, length))
+        text_noise = torch.from_numpy(noise(self.seed, TEXT_STREAM, epochs, positions, 3 * length))
+        text_noise = text_noise.unflatten(1, (length, 3)).transpose(1, 2)  # a token's noise does not depend on the batch's longest text
         masked_ids, labels = mask_text(ids, padding, text_noise, self.recipe.masking.text_prob, self.tokens)
 
         ecg = torch.from_numpy(self.corpus.ecg(rows)).float().mul_(1e-3)  # µV → mV
@@ -63,16 +62,22 @@ class Loader:
             text_padding=padding,
             mlm_labels=labels,
             mask_noise=torch.from_numpy(noise(self.seed, TOKENS_STREAM, epochs, positions, self.ecg_tokens)),
-            is_aligned=torch.from_numpy(deal.is_aligned),
+            is_aligned=torch.from_numpy(deal.is_aligned[here]),
             report_id=torch.from_numpy(report_id),
             text_report_id=torch.from_numpy(text_id),
         )
 
-    def batches(self, start: int, stop: int, ahead: int = 2) -> Iterator[Batch]:
-        """Yield the batches of steps start … stop − 1, prepared `ahead` steps early in one background thread."""
+    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1, ahead: int = 2) -> Iterator[Batch]:
+        """Yield rank's rows of the batches of steps start … stop − 1, prepared `ahead` steps early in one background thread."""
         with ThreadPoolExecutor(1) as thread:
             waiting: list[Future[Batch]] = []
             for step in range(start, stop):
                 while len(waiting) < min(ahead, stop - step):
-                    waiting.append(thread.submit(self.batch, step + len(waiting)))
+                    waiting.append(thread.submit(self.batch, step + len(waiting), rank, world))
                 yield waiting.pop(0).result()
+
+
+def rank_slice(size: int, rank: int, world: int) -> slice:
+    """Return which rows of a global batch of `size` are rank's: contiguous, the first `size % world` ranks have one more."""
+    each, more = divmod(size, world)
+    return slice(rank * each + min(rank, more), (rank + 1) * each + min(rank + 1, more))

@@ -21,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cmelt import __version__
 from cmelt.errors import REASONS
+from cmelt.files import write_whole
 from cmelt.labels import load_vocabulary
-from cmelt.plots import INK, plot_ecg, plot_histogram, svg, whole
+from cmelt.plots import INK, plot_ecg, plot_histogram, svg
 from cmelt.record import FLAGS
 
 SIMULATED = "-simulated"
@@ -33,8 +34,7 @@ def write_page(file: Path | str, template: str, **values: Any) -> Path:
     """Fill `template` and write it as `file`, whole or not at all; returns the path. Raises OutputError where it cannot be written."""
     path = Path(file)
     text = _environment().get_template(template).render(values)
-    with whole(path) as out:
-        out.write(text.encode())
+    write_whole(path, text.encode())
     return path
 
 

@@ -7,15 +7,13 @@ CSS variable of its name, so a picture in a page follows the page's light or dar
 from __future__ import annotations
 
 import io
-import os
 import re
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -27,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import maximum_filter1d
 
 from cmelt.errors import InputError, OutputError
+from cmelt.files import open_whole
 from cmelt.record import LEADS
 
 INK = {
@@ -259,27 +258,9 @@ def save(figure: Figure, file: Path | str) -> Path:
     if kind not in ("png", "svg", "pdf"):
         raise OutputError(f"{path}: pictures are written as .png, .svg or .pdf; name the file so")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with _rc_lock, rc_context({"svg.hashsalt": "cmelt"}), whole(path) as out:
+    with _rc_lock, rc_context({"svg.hashsalt": "cmelt"}), open_whole(path) as out:
         figure.savefig(out, format=kind, metadata=undated)
     return path
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a picture's or page's file for writing so that it appears whole or not at all; raises OutputError where it cannot be written."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
-    finally:
-        if part.is_file():
-            part.unlink()
 
 
 def svg(figure: Figure, label: str) -> str:

@@ -210,7 +210,7 @@ def test_a_full_disk_is_one_clear_error(make_raw: MakeRaw, tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cmelt.shards.write.os.fsync", full)
+        patch.setattr("cmelt.files.os.fsync", full)
         with pytest.raises(OutputError, match="No space left"):
             ingest("ptbxl", raw, out, recipe(), workers=1)
     assert not [path for path in out.rglob("*") if path.is_file()]

@@ -99,7 +99,7 @@ def test_files_are_whole_and_the_same_twice(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
     with pytest.raises(OutputError, match=r"\.png"):
         plots.plot_ecg(beats(), 500, tmp_path / "a.docx")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         plots.plot_ecg(beats(), 500, tmp_path / "a.png" / "b.png")
 
 

@@ -260,7 +260,7 @@ def test_what_is_wrong_is_said(run: Path, tmp_path: Path) -> None:
         report([tmp_path], tmp_path / "x.html")
     assert not list(tmp_path.glob("x.html*"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_page(tmp_path / "file" / "x.html", "report.html", title="", chapters=[], columns=[])
 
 

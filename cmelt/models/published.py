@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmelt.errors import CheckpointError, OutputError, RecipeError
+from cmelt.files import whole
 from cmelt.models.cmelt import CMELT, ModelConfig
 from cmelt.models.t5 import DEFAULTS
 from cmelt.models.text_encoder import load_tokenizer
@@ -288,13 +289,11 @@ def export_published(run: Path, out: Path) -> dict[str, Any]:
     if model.config.text["model_type"] != "t5":
         raise CheckpointError(f"{run}: its text encoder is a {model.config.text['model_type']}; the published model has a T5")
     tensors = published_tensors(model)
-    part = out.with_name(out.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".pt":
-        torch.save({"model": tensors}, part)
-    else:
-        save_file(tensors, part, {"format": "pt", "leads": " ".join(model.config.leads)})
-    part.replace(out)
+    with whole(out) as part:
+        if out.suffix == ".pt":
+            torch.save({"model": tensors}, part)
+        else:
+            save_file(tensors, part, {"format": "pt", "leads": " ".join(model.config.leads)})
     return {"out": str(out), "tensors": len(tensors), "lead_order": list(model.config.leads), "permuted": model.config.leads != LEADS}
 
 

@@ -20,13 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cmelt.errors import OutputError, ShardError
+from cmelt.files import json_bytes, open_whole
 from cmelt.record import LEADS, SPLITS, Refused
 from cmelt.shards.format import FORMAT_VERSION, INDEX, INDEX_SCHEMA, LSB_UV, MANIFEST, README, REJECTS, REJECTS_SCHEMA
 from cmelt.shards.grow import BASE, BASE_REJECTS, base_rows
-from cmelt.shards.manifest import file_sha256, manifest_bytes, parse_manifest
+from cmelt.shards.leaks import flag_duplicates
+from cmelt.shards.manifest import file_sha256, parse_manifest
 from cmelt.shards.plan import BATCH, PLAN, REFUSED, WORK, Plan, differences, read_plan, refused_row, write_plan
 from cmelt.shards.store import Store
-from cmelt.shards.write import Shard, open_whole
+from cmelt.shards.write import Shard
 
 CHOOSE = "choose another OUT, or --overwrite"
 DISCARD = f"{WORK}/discard"
@@ -144,7 +146,7 @@ def commit(store: Store, plan: Plan, fs_hz: float, samples: int, readme: Callabl
         store.remove(MANIFEST)  # from here to the new one the folder is unfinished
     with store.whole(INDEX) as path:
         with open_whole(path) as file, pq.ParquetWriter(file, INDEX_SCHEMA, compression="zstd") as writer:
-            for rows in index_rows(store, plan, base):
+            for rows in flag_duplicates(lambda columns: index_rows(store, plan, base, columns)):
                 writer.write_table(rows)
                 tally.add(rows)
         index_sha256 = file_sha256(path)
@@ -170,18 +172,18 @@ def commit(store: Store, plan: Plan, fs_hz: float, samples: int, readme: Callabl
         "shards": shards,
     }
     store.write(README, readme(manifest).encode())
-    store.write(MANIFEST, manifest_bytes(manifest))
+    store.write(MANIFEST, json_bytes(manifest))
     store.end_work()
     return manifest
 
 
-def index_rows(store: Store, plan: Plan, base: dict[str, Any] | None) -> Iterator[pa.Table]:
+def index_rows(store: Store, plan: Plan, base: dict[str, Any] | None, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield the index rows of every shard: those of the folder with manifest `base`, where it grows, then those of `plan`."""
     if base:
-        yield from base_rows(store, base)
+        yield from base_rows(store, base, columns and [*columns, "shard"])
     for name in plan.shards:
         with store.open(f"{WORK}/{name}.parquet") as file:
-            rows = pq.ParquetFile(file).read(use_threads=False)
+            rows = pq.ParquetFile(file).read(columns, use_threads=False)
         if len(rows):
             yield rows
 

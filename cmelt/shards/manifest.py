@@ -39,11 +39,6 @@ def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     return found
 
 
-def manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    """Return a manifest as it is written."""
-    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
-
-
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cmelt.errors import OutputError
+from cmelt.files import open_whole
 from cmelt.record import Refused, Source
 from cmelt.shards.format import INDEX_SCHEMA, REJECTS_SCHEMA, SOURCE_COLUMNS, shard_name, source_row
 from cmelt.shards.store import WORK, Store
-from cmelt.shards.write import open_whole
 
 BATCH = 10_000
 PLAN, SOURCES, REFUSED = f"{WORK}/plan.json", f"{WORK}/sources.parquet", f"{WORK}/refused.parquet"

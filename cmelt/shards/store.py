@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cmelt.errors import OutputError
+from cmelt.files import write_whole
 from cmelt.remote import Remote, local_path
-from cmelt.shards.write import write_whole
 
 WORK = ".cmelt"
 LOCK, BUSY = f"{WORK}/lock", f"{WORK}/busy"

@@ -98,7 +98,8 @@ def run_tasks(
                 if failed == ATTEMPTS:
                     raise CmeltError(f"worker processes died {ATTEMPTS} times (out of memory?); run again with fewer --workers") from None
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for future in futures:  # what runs is waited for when the pool closes
+                    future.cancel()
                 raise
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import os
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from cmelt.errors import OutputError
+from cmelt.files import open_whole
 from cmelt.record import Record
 from cmelt.shards.format import TAR_END, member, npy_header, padded, quantise, record_row, sample_json
 
@@ -25,40 +21,6 @@ class Shard:
     samples: int
     bytes: int
     sha256: str
-
-
-@contextlib.contextmanager
-def open_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing so that it appears whole or not at all: written as .part, synced, renamed."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # its own: a worker that was given up may still write another
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise OutputError(f"cannot write {path}: {error.strerror}; make room or rights, then run the same command again") from None
-        raise
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file so that it appears whole or not at all."""
-    with open_whole(path) as file:
-        file.write(data)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_shard(path: Path, records: Iterable[Record]) -> tuple[Shard, list[dict[str, Any]]]:

@@ -5,7 +5,6 @@ S seeds (or fits), N test recordings, C classes, R bootstrap resamples.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,9 @@ from rich.console import Group
 from rich.table import Table
 
 from cmelt import __version__
+from cmelt.files import open_whole, write_json
 from cmelt.labels import load_vocabulary
 from cmelt.metrics import Floats, auroc, difference, interval, macro, weighted_auroc
-from cmelt.shards.write import open_whole, write_whole
 
 MANY = 10
 """A second macro counts classes with at least so many positives in the test fold."""
@@ -120,7 +119,6 @@ def write_results(
     scored: Sequence[Scored],
 ) -> None:
     """Write ``NAME.json`` and the predictions ``NAME.parquet`` (key, fraction, seed, class, score, truth) into `folder`, each whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     n, c = truth.shape
     each = n * c
     key = pa.DictionaryArray.from_arrays(
@@ -137,7 +135,7 @@ def write_results(
     })  # fmt: skip
     with open_whole(folder / f"{name}.parquet") as file:
         pq.write_table(table, file)
-    write_whole(folder / f"{name}.json", (json.dumps({"version": __version__} | result, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(folder / f"{name}.json", {"version": __version__} | result)
 
 
 def table(result: dict[str, Any]) -> Group:

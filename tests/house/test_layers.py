@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
-    {"errors", "record", "archive", "origins", "remote", "__init__"},
+    {"errors", "record", "files", "archive", "origins", "remote", "__init__"},
     {"config", "labels", "metrics", "plots", "page", "raw", "exports"},
     {"datasets", "signal", "text", "shards", "simulation"},
     {"models"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import tarfile
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from cmelt.record import Record, Source
 from cmelt.shards.format import INDEX_SCHEMA, member, npy_header, quantise, shard_name
-from cmelt.shards.write import open_whole, write_shard
+from cmelt.shards.write import write_shard
 
 COLUMNS = """key shard ecg_offset ecg_bytes source patient_id fold split age sex device fs_raw_hz raw_duration_s start_s
     report report_raw codes likelihoods flags signal_sha1""".split()  # noqa: SIM905 - as the contract prints them
@@ -66,18 +65,6 @@ def test_a_shard_is_a_plain_tar_and_rows_say_where_samples_lie(tmp_path: Path) -
             assert np.abs(array / 1000 - of.signal.clip(-32.767, 32.767)).max() <= 0.00051
             assert tar.extractfile(f"{row['key']}.txt").read().decode() == of.report
     assert [row["flags"] for row in rows] == [[], [], ["clipped"]]
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "x"
-    with contextlib.suppress(RuntimeError), open_whole(target) as file:
-        file.write(b"half")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-    with open_whole(target) as file:
-        file.write(b"whole")
-        assert not target.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_parquet_keeps_the_schema(tmp_path: Path) -> None:

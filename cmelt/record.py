@@ -32,9 +32,13 @@ FLAGS: dict[str, str] = {
     "gain_doubtful": "the declared gain is known to be wrong for this database, but the amplitudes do not bear it out: it was kept",
     "saturated": "a lead rests on its own highest or lowest value again and again: the recorder was at its limit",
     "mains_noise": "at least one lead carries more than 0.05 mV of 50 or 60 Hz",
+    "duplicate": "another recording of the same content comes earlier in this shard folder",
     "report_from_labels": "there is no report: its text was made from the labels",
 }
 """The closed list of what may be said about a kept recording, each with what it means."""
+
+DUPLICATE = "duplicate"
+"""The one flag that compares recordings: it is set when a folder's index is put together, so a sample's own JSON does not have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cmelt.errors import REASONS, ShardError
-from cmelt.record import FLAGS, SPLITS
+from cmelt.record import DUPLICATE, FLAGS, SPLITS
 from cmelt.shards.commit import Tally
 from cmelt.shards.format import INDEX, INDEX_SCHEMA, KEY, REJECTS, REJECTS_SCHEMA, sample_json
 from cmelt.shards.manifest import file_sha256, read_manifest
@@ -78,6 +78,10 @@ def check_tables(manifest: dict[str, Any], index: pa.Table, rejects: pa.Table) -
     keys = Counter(index.column("key").to_pylist())
     yield from (f"key {key!r} occurs {count} times" for key, count in keys.items() if count > 1)
     yield from (f"key {key!r} is not allowed" for key in keys if KEY.fullmatch(key) is None)
+    first: dict[str, str] = {}
+    for row in index.select(["key", "source", "signal_sha1", "flags"]).to_pylist():
+        if (first.setdefault(row["signal_sha1"], row["source"]) != row["source"]) != (DUPLICATE in row["flags"]):
+            yield f"{row['key']} is flagged {DUPLICATE} and is none, or is one and is not flagged"
     for what, found, known in (("reason", refused, REASONS), ("flag", tally.flags, FLAGS), ("split", tally.splits, SPLITS)):
         yield from (f"unknown {what} {name!r}" for name in found if name not in known)
 
@@ -122,5 +126,5 @@ def check_sample(
         yield f"the samples of {key} are not where or what the index says"
     if report.decode("utf-8", "replace") != row["report"]:
         yield f"{key}.txt is not the report of the index"
-    if rest != sample_json(row, fs_hz):
+    if rest != sample_json({**row, "flags": [flag for flag in row["flags"] if flag != DUPLICATE]}, fs_hz):
         yield f"{key}.json is not the index's row"

@@ -91,6 +91,8 @@ def test_a_resealed_change_of_a_tar_is_seen(folder: Path) -> None:
         (lambda rows: rows[0].update(age=1.0), "not the index's row"),
         (lambda rows: rows[0].update(flags=["pretty"]), "unknown flag 'pretty'"),
         (lambda rows: rows[0].update(key=rows[1]["key"]), "occurs 2 times"),
+        (lambda rows: rows[1]["flags"].append("duplicate"), "flagged duplicate and is none"),
+        (lambda rows: rows[1].update(signal_sha1=rows[0]["signal_sha1"]), "is one and is not flagged"),
         (lambda rows: rows.pop(), r"counts\.kept is wrong"),
         (lambda rows: rows[0].update(split="holdout"), "unknown split"),
     ],

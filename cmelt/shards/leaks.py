@@ -1,4 +1,4 @@
-"""What leaks from training into test: recordings and patients that stand in several shard folders, or on both sides of a split.
+"""Recordings that stand in several places, and what leaks so from training into test; patients on both sides of a split.
 
 A recording is known by its content (``signal_sha1``) and, where its name tells where it was first published, by that: CinC 2021's
 HR records are PTB-XL's, A are CPSC2018's, JS Chapman-Shaoxing-Ningbo's. Patient ids are compared within one data set only.
@@ -7,15 +7,18 @@ HR records are PTB-XL's, A are CPSC2018's, JS Chapman-Shaoxing-Ningbo's. Patient
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cmelt.origins import recording_of
+from cmelt.record import DUPLICATE
 from cmelt.shards.read import ShardFolder
 
 HELD_OUT = ("val", "test")
@@ -33,6 +36,28 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.folder}:{self.key} ({self.split})"
+
+
+def flag_duplicates(read: Callable[[list[str] | None], Iterable[pa.Table]]) -> Iterator[pa.Table]:
+    """Yield the index rows of `read`, DUPLICATE among the flags of each recording whose content an earlier one has.
+
+    `read` gives the rows in their order, the columns named or all, and is called twice: in between only eight bytes a recording
+    are remembered. A recording's windows lie in one table.
+    """
+    seen = array("Q")
+    for rows in read(["source", "signal_sha1"]):
+        columns = (rows.column(name).to_pylist() for name in ("source", "signal_sha1"))
+        seen.extend(int(digest[:16], 16) for digest in dict(zip(*columns, strict=True)).values())
+    values, counts = np.unique(np.frombuffer(seen, np.uint64), return_counts=True)
+    repeated = set(values[counts > 1].tolist())
+    first: dict[str, str] = {}
+    for rows in read(None):
+        sources, digests, flags = (rows.column(name).to_pylist() for name in ("source", "signal_sha1", "flags"))
+        for source, digest, of in zip(sources, digests, flags, strict=True):
+            if int(digest[:16], 16) in repeated and first.setdefault(digest, source) != source and DUPLICATE not in of:
+                of.append(DUPLICATE)
+        at = rows.schema.get_field_index("flags")
+        yield rows.set_column(at, rows.schema.field(at), pa.array(flags, rows.schema.field(at).type))
 
 
 def find_leaks(folders: Sequence[ShardFolder]) -> dict[str, Any]:

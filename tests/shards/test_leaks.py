@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cmelt.config import load_recipe
@@ -11,6 +14,7 @@ from cmelt.ingest import ingest
 from cmelt.origins import database_of, recording_of
 from cmelt.shards.leaks import find_leaks, overlap
 from cmelt.shards.read import ShardFolder
+from cmelt.verify import verify
 from tests.datasets import layouts
 
 
@@ -47,8 +51,11 @@ def test_between_real_folders(realdata: Path, tmp_path: Path) -> None:
     shared = {key for key in folders[1].column("key") if key[:2] == "HR"} & {f"HR{key[:5]}" for key in folders[0].column("key")}
     assert found["between"] == {f"{cinc} and {ptbxl}": len(shared)} or found["between"] == {f"{ptbxl} and {cinc}": len(shared)}
     assert len(shared) > 5
-    # 145/463 is one recording under two patients in two folds
-    assert found["within"][str(ptbxl)] >= 1
+    # PTB-XL 1.0.1's duplicates; 145/463 is one recording under two patients in two folds
+    assert found["within"][str(ptbxl)] == 5
+    flagged = {key[:5] for key, flags in zip(folders[0].column("key"), folders[0].column("flags"), strict=True) if "duplicate" in flags}
+    assert [len(flagged & pair) for pair in ({"00137", "00138"}, {"00143", "00144"}, {"00145", "00463"}, {"00456", "00457"})] == [1] * 4
+    assert folders[0].manifest["counts"]["flags"]["duplicate"] == len(flagged) == 5
     held = overlap(folders[1], [folders[0]])
     splits = dict(zip((key[:5] for key in folders[0].column("key")), folders[0].column("split"), strict=True))
     expected = [key[:2] == "HR" and splits.get(key[2:]) in ("val", "test") for key in folders[1].column("key")]
@@ -74,3 +81,29 @@ def test_patients_and_windows(realdata: Path, tmp_path: Path) -> None:
     assert (len(folder), found["recordings"], found["leaking"]) == (15, 0, 0)
     assert found["leaking_patients_examples"] == ["wfdb/a"]
     assert overlap(folder, [folder]).sum() == 5  # the test recording's own windows
+
+
+def test_later_copies_are_flagged_whoever_made_the_shards(
+    make_raw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker or two, interrupted before the end, grown from a part: the same recordings are flagged, in the same bytes."""
+    raw = make_raw(12, seconds=4, rates=(500,))
+    for copy in (4, 9, 11):
+        shutil.copy(raw / "records500/00000/00002_hr.dat", raw / f"records500/00000/{copy:05d}_hr.dat")
+    recipe = load_recipe("ingest", "paper", ["shards.samples_per_shard=2", "signal.duration_s=2", "signal.window=all"])
+    ingest("ptbxl", raw, tmp_path / "one", recipe, workers=1)
+    ingest("ptbxl", raw, tmp_path / "two", recipe, workers=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("cmelt.ingest.commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest("ptbxl", raw, tmp_path / "again", recipe, workers=1)
+    ingest("ptbxl", raw, tmp_path / "again", recipe, workers=1)
+    assert len({(tmp_path / name / "index.parquet").read_bytes() for name in ("one", "two", "again")}) == 1
+    rows = pq.read_table(tmp_path / "one/index.parquet").to_pylist()
+    same = [row["key"] for row in rows if row["key"][:5] in ("00002", "00004", "00009", "00011")]
+    assert [row["key"] for row in rows if "duplicate" in row["flags"]] == same[2:]  # two windows a recording
+    assert verify(tmp_path / "one")["samples"] == 24
+    ingest("ptbxl", raw, tmp_path / "grown", recipe, workers=1, limit=5)
+    ingest("ptbxl", raw, tmp_path / "grown", recipe, workers=1, extend=True)
+    assert verify(tmp_path / "grown")["samples"] == 24
+    assert ShardFolder(tmp_path / "grown").manifest["counts"]["flags"]["duplicate"] == 3

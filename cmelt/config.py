@@ -161,6 +161,9 @@ class TrainSettings(Settings):
 
     steps: int = Field(300_000, ge=1)
     batch: int = Field(128, ge=2)
+    """Pairs over all ranks together: they are contrasted with one another, and wrong reports are dealt among them."""
+    accumulate: int = Field(1, ge=1)
+    """A step averages the gradients of so many batches; each is contrasted within itself."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     ema: float = Field(0.0, ge=0, lt=1)
@@ -169,7 +172,17 @@ class TrainSettings(Settings):
     validate_every: int = Field(1000, ge=1)
     save_every: int = Field(1000, ge=1)
     validate_batches: int = Field(8, ge=1)
+    pictures_every: int = Field(0, ge=0)
+    """Steps between pictures of rebuilt ECGs and of retrieved reports; 0 = none."""
+    keep: int = Field(2, ge=1)
+    """How many training states are kept, the newest."""
+    select: Literal["loss", "mlm", "mem", "etm", "ets", "retrieval", "last"] = "loss"
+    """Which model the run folder holds: the best on the validation split by this, or the last."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     on_nan: Literal["fatal", "skip"] = "fatal"
+    """What becomes of a step whose loss or gradient is not finite."""
+    on_save_error: Literal["fatal", "skip"] = "fatal"
+    """What becomes of a run that cannot save (a full disk): ended, or gone on with, trying again next time."""
 
 
 class PretrainRecipe(Settings):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from cmelt.config import did_you_mean
 from cmelt.errors import CheckpointError, ShardError, TaskError
@@ -25,12 +23,12 @@ from cmelt.labels import TASKS, Vocabulary, load_vocabulary
 from cmelt.models.cmelt import CMELT
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
+from cmelt.tasks.features import Features, blocks, told
+
+__all__ = ["Cohort", "Features", "Run", "encoder_features", "load_for", "load_model", "newest_run", "on_device", "open_run"]
 
 WEIGHTS = "model.safetensors"
 RUNS = Path("runs")
-
-Features = dict[str, NDArray[np.float32]]
-"""Name of a set of features → (N, width). An encoder gives two: ``embedding`` (N, D) and ``mean`` of its tokens (N, W)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,11 @@ class Run:
         with (self.folder / WEIGHTS).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {"checkpoint": str(self.folder), "checkpoint_sha256": sha256, "shards": [str(shard) for shard in self.shards]}
+
+    @property
+    def cache(self) -> Path | None:
+        """Return the folder in which the run's features are kept (features.py); None where the run may not be written to."""
+        return self.folder / "results" / "features" if os.access(self.folder, os.W_OK) else None
 
 
 def newest_run(runs: Path = RUNS) -> Path:
@@ -80,13 +83,15 @@ class Cohort:
     """The recordings of one or more shard folders that have a label of `task`, in the order of the folders' rows.
 
     ``keys``, ``patients`` and ``split`` are (N,), ``truth`` is (N, C). Patient ids are compared within one data set only; a recording
-    without one is its own patient. With several folders a key carries its data set's name. Raises TaskError where nothing has a label.
+    without one is its own patient. With several folders a key carries its data set's name. What an encoder makes of the recordings is
+    kept in folder ``cache``, where there is one. Raises TaskError where nothing has a label.
     """
 
-    def __init__(self, shards: Sequence[Path], task: str) -> None:
+    def __init__(self, shards: Sequence[Path], task: str, cache: Path | None = None) -> None:
         self.vocabulary = load_vocabulary(task)
+        self.cache = cache
         self.folders = [ShardFolder(path) for path in shards]
-        _fit_each_other(self.folders)
+        fit_each_other(self.folders)
         self.datasets = [str(folder.manifest["dataset"]) for folder in self.folders]
         folder_of, row_of, keys, patients, split, truth = [], [], [], [], [], []
         for number, (folder, dataset) in enumerate(zip(self.folders, self.datasets, strict=True)):
@@ -143,26 +148,30 @@ class Cohort:
     def batches(self, size: int, what: str, quiet: bool = False, rows: NDArray[np.intp] | None = None) -> Iterator[NDArray[np.float32]]:
         """Yield the ECGs of `rows` (default: all N) in batches, saying on standard error how far it is."""
         rows = np.arange(len(self)) if rows is None else rows
-        console = Console(stderr=True, quiet=quiet)
-        said = time.monotonic()
-        starts = range(0, len(rows), size)
-        for start in track(starts, what, console=console, transient=True, disable=not console.is_terminal or quiet):
-            yield self.ecg_mv(rows[start : start + size])
-            if not console.is_terminal and time.monotonic() - said > 10:
-                said = time.monotonic()
-                console.print(f"{what}: {min(start + size, len(rows))} of {len(rows)} ECGs", soft_wrap=True)
+        with told(what, len(rows), quiet) as advance:
+            for start in range(0, len(rows), size):
+                some = rows[start : start + size]
+                yield self.ecg_mv(some)
+                advance(len(some))
 
 
 def load_model(run: Run, cohort: Cohort) -> CMELT:
     """Return the run's model on the best device there is; raises CheckpointError where it was made for other ECGs than `cohort`'s."""
+    return load_for(run, cohort.folders)
+
+
+def load_for(run: Run, folders: Sequence[ShardFolder]) -> CMELT:
+    """Return the run's model on the best device there is; raises CheckpointError where `folders` hold other ECGs than it was made for."""
     model = CMELT.from_pretrained(run.folder)
-    folder = cohort.folders[0]
-    wants, has = (model.config.fs_hz, model.config.samples), (folder.fs_hz, folder.samples)
-    if wants != has:
-        raise CheckpointError(
-            f"run {run.folder} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder.path} holds {has[1]} at {has[0]:g} Hz; "
-            f"ingest with --set signal.fs_hz={wants[0]:g} --set signal.duration_s={wants[1] / wants[0]:g}"
-        )
+    wants = model.config.fs_hz, model.config.samples
+    for folder in folders:
+        has = folder.fs_hz, folder.samples
+        if wants != has:
+            raise CheckpointError(
+                f"run {run.folder} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder.path} holds {has[1]} at {has[0]:g} Hz; "
+                f"ingest with --set signal.fs_hz={wants[0]:g} --set signal.duration_s={wants[1] / wants[0]:g}"
+            )
+    fit_each_other(folders)
     return on_device(model)
 
 
@@ -175,16 +184,18 @@ def encoder_features(
     model: CMELT, cohort: Cohort, what: str = "features", quiet: bool = False, rows: NDArray[np.intp] | None = None, batch: int = 64
 ) -> Features:
     """Return the frozen encoder's features of `rows` of `cohort` (default: all), each ECG encoded once, nothing masked."""
-    parts: list[tuple[NDArray[np.float32], ...]] = []
-    for ecg in cohort.batches(4 * batch, what, quiet, rows):
-        parts.append(tuple(x.float().cpu().numpy() for x in model.ecg_features(ecg, batch=batch)))
-    features = {name: np.concatenate(columns) for name, columns in zip(("embedding", "mean"), zip(*parts, strict=True), strict=True)}
-    if not all(np.isfinite(values).all() for values in features.values()):
-        raise CheckpointError(f"{what}: the encoder gives numbers that are not finite; the checkpoint is of no use")
-    return features
+    rows = np.arange(len(cohort)) if rows is None else rows
+    out: Features = {}
+    with told(what, len(rows), quiet) as advance:
+        for number, folder in enumerate(cohort.folders):
+            here = np.flatnonzero(cohort.folder_of[rows] == number)
+            for at, part in blocks(model, folder, cohort.row_of[rows[here]], "ecg", cohort.cache, advance, batch):
+                for name, values in part.items():
+                    out.setdefault(name, np.empty((len(rows), values.shape[1]), np.float32))[here[at]] = values
+    return out
 
 
-def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
+def fit_each_other(folders: Sequence[ShardFolder]) -> None:
     """Raise ShardError where folders differ in rate, length or leads, or hold other leads than LEADS in their order."""
     first = folders[0]
     for folder in folders:

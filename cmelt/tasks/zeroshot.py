@@ -45,7 +45,7 @@ def zeroshot(
         if value not in known:
             raise TaskError(f"no {what} {value!r}; known: {', '.join(known)}")
     opened = open_run(run, shards)
-    cohort = Cohort(opened.shards, task)
+    cohort = Cohort(opened.shards, task, opened.cache)
     test, val = cohort.rows("test"), np.flatnonzero(cohort.split == "val")
     truth = cohort.truth[test]
     left_out = {name: f"{reason} in the test fold" for name, reason in empty(truth, cohort.classes).items()}

@@ -6,12 +6,16 @@ themselves stay in the file, and each read compares its own.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +27,8 @@ ENTRY = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
 ENCRYPTED = 1
 PIECE = 1 << 20
+IN_MEMORY, MOST_UNPACKED = 1 << 24, 1 << 30
+"""A packed member that is opened is unpacked: up to so many bytes in memory, up to so many into a temporary file, no larger one."""
 
 MEMBER = np.dtype([("hash", "i8"), ("place", "i8"), ("packed", "i8"), ("bytes", "i8"), ("crc", "u4"), ("method", "u2"), ("flags", "u2")])
 
@@ -62,6 +68,50 @@ class Archive:
 
     def read(self, number: int, path: str, limit: int = -1) -> bytes:
         """Return the bytes of member `number`, called `path`, at most `limit`; raises BadArchive where they are not what was packed."""
+        start, packed, size, crc, method = self._locate(number, path)
+        limit = size if limit < 0 else min(limit, size)
+        data = os.pread(self.file, packed if method == DEFLATED else limit, start)
+        if method == DEFLATED:
+            try:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit) if limit else b""
+            except zlib.error as error:
+                raise BadArchive(str(error)) from None
+        if len(data) != limit or (limit == size and zlib.crc32(data) != crc):
+            raise BadArchive("the zip is damaged here")
+        return data
+
+    def open(self, number: int, path: str) -> BinaryIO:
+        """Return member `number`, called `path`, opened to be read in any order; raises BadArchive.
+
+        What lies there as it is, is read in place, its checksum unread; what is packed is unpacked first, as IN_MEMORY says.
+        """
+        start, packed, size, crc, method = self._locate(number, path)
+        if method == STORED:
+            return io.BufferedReader(Stretch(self.file, start, size, self))
+        if size <= IN_MEMORY:
+            return io.BytesIO(self.read(number, path))
+        if size > MOST_UNPACKED:
+            raise BadArchive(f"{size:,} bytes, packed; unpack the zip first")
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            unpacker, found, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, size
+            for at in range(start, start + packed, PIECE):
+                try:
+                    data = unpacker.decompress(os.pread(self.file, min(PIECE, start + packed - at), at), left + 1)
+                except zlib.error as error:
+                    raise BadArchive(str(error)) from None
+                found, left = zlib.crc32(data, found), left - len(data)
+                if left < 0:
+                    break
+                file.write(data)
+            if left or found != crc:
+                raise BadArchive("the zip is damaged here")
+            file.flush()
+            stack.pop_all()  # it stays open
+        return io.BufferedReader(Stretch(file.fileno(), 0, size, file))
+
+    def _locate(self, number: int, path: str) -> tuple[int, int, int, int, int]:
+        """Return where the bytes of member `number`, called `path`, start, how many are packed and unpacked, checksum, method."""
         _, place, packed, size, crc, method, flags = (int(value) for value in self.members[number])
         if flags & ENCRYPTED or method not in (STORED, DEFLATED):
             raise BadArchive("encrypted, or packed in a way that is not read here; unpack it first")
@@ -72,18 +122,9 @@ class Archive:
         name = os.pread(self.file, name_bytes, place + LOCAL.size)
         if text(name, flags) != self.top + path:
             raise BadArchive("the zip's directory and its members disagree")
-        limit = size if limit < 0 else min(limit, size)
         if place + packed > self.start or (method == STORED and packed != size):
             raise BadArchive("the zip is damaged")
-        data = os.pread(self.file, packed if method == DEFLATED else limit, place + LOCAL.size + name_bytes + extra_bytes)
-        if method == DEFLATED:
-            try:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit) if limit else b""
-            except zlib.error as error:
-                raise BadArchive(str(error)) from None
-        if len(data) != limit or (limit == size and zlib.crc32(data) != crc):
-            raise BadArchive("the zip is damaged here")
-        return data
+        return place + LOCAL.size + name_bytes + extra_bytes, packed, size, crc, method
 
     def _directory(self) -> tuple[int, int, int]:
         """Return where the central directory starts, its bytes and its entries."""
@@ -124,6 +165,39 @@ class Archive:
                 size, packed, place = wide(buffer[extra_at : extra_at + extra_bytes], size, packed, place)
             yield name, (place, packed, size, crc, method, flags)
             at = extra_at + extra_bytes + comment_bytes
+
+
+class Stretch(io.RawIOBase):
+    """A stretch of an open file, read in any order; who owns the file lives as long as this, and a temporary file no longer."""
+
+    def __init__(self, file: int, start: int, size: int, owner: Archive | IO[bytes]) -> None:
+        self.file, self.start, self.size, self.owner, self.at = file, start, size, owner, 0
+
+    def close(self) -> None:
+        """Close it, and a temporary file with it."""
+        if not isinstance(self.owner, Archive):
+            self.owner.close()
+        super().close()
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can be read in any order."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to `offset` from the start, from here or from the end."""
+        self.at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence])
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from here on; returns how many bytes there were."""
+        data = os.pread(self.file, min(len(buffer), max(0, self.size - self.at)), self.start + self.at)
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)
 
 
 def wide(extra: bytes, size: int, packed: int, place: int) -> tuple[int, int, int]:

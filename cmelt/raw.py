@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -54,12 +53,19 @@ class Raw:
             raise InputError(f"{folder} is neither a folder nor a zip that can be read ({error}); download it again") from None
 
     def local(self, path: str) -> str:
-        """Return the file system path of `path`; raises RecordError unreadable for a member of a zip."""
-        inside(path)
-        if self.archive or self.remote:
-            where = "inside a zip; unpack it first" if self.archive else "a URL; copy it to a disk first"
-            raise RecordError("unreadable", f"{path}: this format is not read from {where}")
-        return f"{self.folder}/{path}"
+        """Return the file system path of `path` in a folder."""
+        return f"{self.folder}/{inside(path)}"
+
+    def random_access(self, path: str) -> str | BinaryIO:
+        """Return what a library reads file `path` by in any order: its file system path, or an open file where it has none."""
+        return self.open(path) if self.archive or self.remote else self.local(path)
+
+    def stamp(self, path: str) -> tuple[int, int]:
+        """Return what changes when file `path` does: when it (or its zip) was written, and its bytes."""
+        size = self.size(path)
+        if self.remote:
+            return 0, size
+        return os.stat(self.folder if self.archive else self.local(path)).st_mtime_ns, size  # noqa: PTH116
 
     def exists(self, path: str) -> bool:
         """Say whether `path` is a file."""
@@ -100,13 +106,15 @@ class Raw:
             raise refusal(path, error) from None
 
     def open(self, path: str) -> BinaryIO:
-        """Return file `path` opened to be read from its start: a table of a gigabyte is not to lie in memory."""
-        if self.archive:
-            return io.BytesIO(self.read(path))
+        """Return file `path` opened at its start: a table of a gigabyte is not to lie in memory."""
         try:
+            if self.archive:
+                return self.archive.open(self._member(path)[0], path)
             if self.remote:
                 return self.remote.open(inside(path))
             return open(self.local(path), "rb")  # noqa: PTH123
+        except BadArchive as error:
+            raise RecordError("unreadable", f"{path}: {error}") from None
         except OSError as error:
             raise refusal(path, error) from None
 

@@ -163,6 +163,6 @@ def open_hdf5(raw: Raw, file: str) -> Any:
     except ImportError:
         raise MissingExtra("h5py", "hdf5") from None
     try:
-        return h5py.File(raw.local(file), "r")
+        return h5py.File(raw.random_access(file), "r")
     except OSError as error:
         raise InputError(f"{raw.folder}/{file} cannot be read ({str(error).splitlines()[0][:100]}); download it again") from None

@@ -6,7 +6,6 @@ order is decided once a file, from its own signals: two editions of CODE-test's 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from functools import lru_cache
 from typing import Any
@@ -38,7 +37,7 @@ def decode_tracing(raw: Raw, path: str, *, fs_hz: float, order: str = "stated") 
         raise RecordError("no_signal", "every sample is zero")
     names = list(LEADS)
     if order == "decided":
-        names[3:6] = lead_order(raw.local(file), stamp(raw.local(file)))
+        names[3:6] = lead_order(raw.folder, file, raw.stamp(file))
     return decoded_leads(mv.astype(np.float64), names, fs_hz)
 
 
@@ -58,40 +57,31 @@ def trim(mv: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def open_tracings(raw: Raw, file: str) -> Any:
     """Return dataset ``tracings`` (n, samples, 12) of an HDF5 file; raises RecordError, and MissingExtra without h5py."""
-    local = raw.local(file)
-    if not raw.exists(file):
-        raise RecordError("missing_file", file)
-    return _tracings(local, stamp(local))
+    return _tracings(raw.folder, file, raw.stamp(file))
 
 
-def stamp(local: str) -> tuple[int, int]:
-    """Return what changes when a file does."""
-    about = os.stat(local)  # noqa: PTH116
-    return about.st_mtime_ns, about.st_size
-
-
-@lru_cache(8)
-def _tracings(local: str, _stamp: tuple[int, int]) -> Any:
+@lru_cache(32)  # CODE-15 has eighteen files, and a shard's recordings lie in all of them
+def _tracings(folder: str, file: str, _stamp: tuple[int, int]) -> Any:
     try:
         import h5py
     except ImportError:
         raise MissingExtra("h5py", "hdf5") from None
     try:
-        found = h5py.File(local, "r")["tracings"]
+        found = h5py.File(Raw(folder).random_access(file), "r")["tracings"]
     except (OSError, KeyError, RuntimeError) as error:
-        raise RecordError("unreadable", f"{local.rpartition('/')[2]}: {str(error).splitlines()[0][:120]}") from None
+        raise RecordError("unreadable", f"{file}: {str(error).splitlines()[0][:120]}") from None
     if found.ndim != 3 or found.shape[2] != len(LEADS) or found.dtype.kind != "f":
         raise RecordError("unreadable", f"tracings is {found.dtype} {found.shape}, not float (n, samples, 12)")
     return found
 
 
 @lru_cache(8)
-def lead_order(local: str, stamped: tuple[int, int]) -> list[str]:
+def lead_order(folder: str, file: str, stamp: tuple[int, int]) -> list[str]:
     """Return the names of channels 3 to 5 of a file: the order that most of a sample of its recordings obey."""
-    tracings = _tracings(local, stamped)
+    tracings = _tracings(folder, file, stamp)
     votes: Counter[tuple[int, ...]] = Counter()
     for row in np.unique(np.linspace(0, len(tracings) - 1, min(VOTERS, len(tracings))).astype(int)):
-        signal = trim(read_row(tracings, int(row), local))
+        signal = trim(read_row(tracings, int(row), file))
         if signal.shape[1]:
             votes[augmented_order(signal)] += 1
     order = votes.most_common(1)[0][0] if votes else (0, 1, 2)

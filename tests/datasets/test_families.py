@@ -275,6 +275,20 @@ def test_a_zip_is_read_in_place(realdata: Path, tmp_path: Path) -> None:
     assert rows["E00001"]["signal_sha1"] == decode(Raw(raw), "E00001.hea").signal_sha1
 
 
+@pytest.mark.parametrize("how", ["stored", "deflated", "unpacked"])
+def test_hdf5_in_a_zip_is_read_in_place(realdata: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h5py")
+    if how == "unpacked":
+        monkeypatch.setattr("cmelt.archive.IN_MEMORY", 1000)
+    layouts.code15(realdata, tmp_path / "raw")
+    with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_STORED if how == "stored" else zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted((tmp_path / "raw").iterdir()):
+            archive.write(file, f"code-15/{file.name}")
+    for raw in ("raw", "raw.zip"):
+        shards("code15", tmp_path / raw, tmp_path / f"of-{raw}")
+    assert (tmp_path / "of-raw/manifest.json").read_bytes() == (tmp_path / "of-raw.zip/manifest.json").read_bytes()
+
+
 def test_missing_leads_by_recipe(tmp_path: Path) -> None:
     mv = layouts.incart(tmp_path / "x", 0.2)
     shutil.rmtree(tmp_path / "x")

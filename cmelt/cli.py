@@ -29,6 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")
 Runs = Annotated[Path | None, typer.Option("--run", help="A run folder; default: the newest under runs/.")]
 Shards = Annotated[list[Path] | None, typer.Option("--shards", help="A shard folder; may be repeated. Default: the run's own.")]
 Folder = Annotated[Path, typer.Argument(help="A shard folder.")]
+Split = Annotated[str, typer.Option("--split", help="train, val or test; default: all.")]
 Task = Annotated[str, typer.Option("--task", help="superclass, subclass, form, rhythm, …")]
 
 
@@ -225,6 +226,24 @@ def zeroshot(task: Task = "superclass", run: Runs = None, shards: Shards = None,
 
     result = verb.zeroshot(run, shards, task)
     emit(result) if as_json else console().print(verb.table(result))
+
+
+@app.command()
+def embed(
+    shards: Annotated[list[Path], typer.Argument(help="Shard folders.")],
+    run: Runs = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.")] = Path("emb.parquet"),
+    what: Annotated[str, typer.Option(help="ecg, text (of the reports) or both.")] = "ecg",
+    split: Split = "",
+    as_json: Json = False,
+) -> None:
+    """Write the embeddings of ECGs, reports or both as a Parquet table."""
+    from cmelt.embed import embed as verb
+
+    summary = verb(shards, out, run, what, split)
+    emit(summary) if as_json else console().print(
+        f"{out}: {summary['rows']} recordings, {' and '.join(summary['columns'][3:])} of {summary['width']}"
+    )
 
 
 @app.command("import-published")

@@ -15,6 +15,7 @@ LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V
 COLUMNS = ["ecg_id", "patient_id", "age", "sex", "device", "report", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]
 
 MakeRaw = Callable[..., Path]
+MakeShards = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,28 @@ def realdata() -> Path:
 def make_raw(tmp_path: Path) -> MakeRaw:
     """Return a function that writes `records` small made-up recordings in PTB-XL's layout and returns their folder."""
     return lambda records=12, name="raw", **options: write_raw(tmp_path / name, records, **options)
+
+
+@pytest.fixture(scope="session")
+def make_shards() -> MakeShards:
+    """Return a function that writes a finished shard folder of made-up recordings."""
+    from tests.made import make  # it brings torch, which most tests do without
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, make_shards: MakeShards) -> Path:
+    """Return a shard folder of 240 recordings: 192 for training, 24 for validation, 24 for test."""
+    return make_shards(tmp_path_factory.mktemp("made") / "shards")
+
+
+@pytest.fixture
+def run(tmp_path: Path, shards: Path) -> Path:
+    """Return a run folder with a small untrained model."""
+    from tests.made import make_run
+
+    return make_run(tmp_path / "runs" / "small", shards)
 
 
 def write_raw(folder: Path, records: int, *, seconds: float = 4.0, rates: tuple[int, ...] = (500, 100), seed: int = 0) -> Path:

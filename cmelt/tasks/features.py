@@ -1,7 +1,7 @@
 """What the frozen encoders make of a shard folder's rows, each computed once and kept beside the checkpoint.
 
 What is kept is named by all that it depends on: the encoder's weights and config, the code that runs it, the folder's manifest (with
-the hash of every shard) and index. So it is never stale, and may be deleted at any time. A file holds those rows of one block that
+the hashes of its shards and index). So it is never stale, and may be deleted at any time. A file holds those rows of one block that
 were ever asked for and appears whole: of two writers the last one wins, and what is lost is computed again.
 
 N rows, D embedding width, W encoder width.
@@ -30,7 +30,6 @@ from safetensors.numpy import load_file, save
 from cmelt.errors import CheckpointError
 from cmelt.files import write_whole
 from cmelt.models.cmelt import CMELT
-from cmelt.shards.format import INDEX, MANIFEST
 from cmelt.shards.read import ShardFolder
 
 BLOCK = 4096
@@ -163,9 +162,7 @@ def fingerprint(model: CMELT, folder: ShardFolder, side: str) -> str:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     if side == "text":
         digest.update(model.require_tokenizer().backend.to_str().encode())
-    for name in (MANIFEST, INDEX):
-        with (folder.path / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest.update(json.dumps(folder.manifest, sort_keys=True).encode())
     return digest.hexdigest()
 
 

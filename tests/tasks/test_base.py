@@ -12,8 +12,8 @@ from cmelt.errors import CheckpointError, ShardError, TaskError
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks.base import Cohort, encoder_features, load_model, newest_run, open_run
+from tests.made import MakeShards
 from tests.pairs import small_model
-from tests.tasks.conftest import MakeShards
 
 
 def test_the_newest_run_is_the_one_written_last(tmp_path: Path) -> None:

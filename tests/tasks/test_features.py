@@ -16,8 +16,8 @@ from cmelt.models.cmelt import CMELT
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks import features as module
 from cmelt.tasks.features import features, fingerprint
+from tests.made import SAMPLES, MakeShards
 from tests.pairs import small_model
-from tests.tasks.conftest import SAMPLES, MakeShards
 
 ROWS = np.array([40, 3, 17, 3])
 

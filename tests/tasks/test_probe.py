@@ -21,7 +21,7 @@ from cmelt.tasks import baselines
 from cmelt.tasks.base import Cohort, on_device
 from cmelt.tasks.probe import probe, strict, table, unusable
 from cmelt.tasks.strict import Folds
-from tests.tasks.conftest import MakeShards
+from tests.made import MakeShards
 
 
 def test_probe_writes_what_it_returns(run: Path, shards: Path) -> None:

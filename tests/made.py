@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from cmelt.record import LEADS, Record, Source
 from cmelt.shards.format import FORMAT_VERSION, INDEX, INDEX_SCHEMA, MANIFEST
+from cmelt.shards.manifest import file_sha256
 from cmelt.shards.write import write_shard
 from tests.pairs import small_model
 
@@ -46,34 +47,21 @@ def made_up(n: int, seed: int, dataset: str) -> list[Record]:
     return records
 
 
-@pytest.fixture(scope="session")
-def make_shards() -> MakeShards:
-    """Return a function that writes a finished shard folder of made-up recordings."""
-
-    def make(folder: Path, n: int = 240, seed: int = 0, dataset: str = "ptbxl-simulated", **manifest: object) -> Path:
-        folder.mkdir(parents=True)
-        shard, rows = write_shard(folder / f"{dataset}-000000.tar", made_up(n, seed, dataset))
-        for row in rows:
-            row["shard"] = shard.name
-        pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), folder / INDEX)
-        facts = {"format_version": FORMAT_VERSION, "dataset": dataset, "dataset_version": "1", "recipe": {}, "leads": LEADS, "fs_hz": FS_HZ}
-        facts |= {"samples": SAMPLES, "lsb_uv": 1, "counts": {}, "index_sha256": "", "shards": [shard.name]}
-        (folder / MANIFEST).write_text(json.dumps(facts | manifest))
-        return folder
-
-    return make
+def make(folder: Path, n: int = 240, seed: int = 0, dataset: str = "ptbxl-simulated", **manifest: object) -> Path:
+    """Write a finished shard folder of `n` made-up recordings as `folder`; `manifest` says otherwise than it is."""
+    folder.mkdir(parents=True)
+    shard, rows = write_shard(folder / f"{dataset}-000000.tar", made_up(n, seed, dataset))
+    for row in rows:
+        row["shard"] = shard.name
+    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), folder / INDEX)
+    facts = {"format_version": FORMAT_VERSION, "dataset": dataset, "dataset_version": "1", "recipe": {}, "leads": LEADS, "fs_hz": FS_HZ}
+    facts |= {"samples": SAMPLES, "lsb_uv": 1, "counts": {}, "index_sha256": file_sha256(folder / INDEX), "shards": [asdict(shard)]}
+    (folder / MANIFEST).write_text(json.dumps(facts | manifest))
+    return folder
 
 
-@pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory, make_shards: MakeShards) -> Path:
-    """Return a shard folder of 240 recordings: 192 for training, 24 for validation, 24 for test."""
-    return make_shards(tmp_path_factory.mktemp("made") / "shards")
-
-
-@pytest.fixture
-def run(tmp_path: Path, shards: Path) -> Path:
-    """Return a run folder with a small untrained model."""
-    folder = tmp_path / "runs" / "small"
+def make_run(folder: Path, shards: Path) -> Path:
+    """Write a run with a small untrained model as `folder`, as if it were trained on `shards`."""
     small_model(samples=SAMPLES).save_pretrained(folder)
     (folder / "recipe.json").write_text(json.dumps({"recipe": {}, "shards": [str(shards)]}))
     return folder

@@ -108,6 +108,20 @@ class DataSettings(Settings):
 
     leaks: Literal["drop", "refuse", "keep"] = "drop"
     """What becomes of a training sample whose recording is held out (val or test) in any of the given folders."""
+    where: str = ""
+    """Filter of the training split by index columns, ``fold <= 8 and device = 'CS100'``; '' = all of it."""
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Share of each data set (its name in the manifest) in every batch; {} = every sample exactly once an epoch."""
+    window: int = Field(16, ge=1)
+    """Shards whose samples are shuffled together."""
+    on_bad_shard: Literal["fatal", "skip"] = "fatal"
+    """What becomes of a shard that is missing, truncated or (where they are verified) changed; skip leaves its samples out."""
+    verify: Literal["size", "sha256"] = "size"
+    """What is compared with the manifest at the start; sha256 reads every shard once. Shards fetched from a URL are always hashed."""
+    cache_gb: float = Field(50.0, gt=0)
+    """Room for shards fetched from a URL, in 10⁹ bytes."""
+    threads: int = Field(2, ge=0)
+    """Batches made ahead at the same time; 0 = when the loop asks for them. The batches are the same."""
 
 
 class MaskingSettings(Settings):
@@ -197,7 +211,31 @@ class PretrainRecipe(Settings):
     train: TrainSettings = TrainSettings()
 
 
-RECIPES: dict[str, type[Settings]] = {"ingest": IngestRecipe, "pretrain": PretrainRecipe}
+class TuneSettings(Settings):
+    """How a pre-trained encoder is trained on labels."""
+
+    epochs: int = Field(30, ge=1)
+    batch: int = Field(64, ge=1)
+    patience: int = Field(5, ge=1)
+    """Epochs without a better validation AUC after which training stops."""
+    layers: int = Field(-1, ge=-1)
+    """How many of the ECG encoder's last transformer layers are trained; -1 = the whole encoder, 0 = only the head."""
+    head_rate: float = Field(10.0, gt=0)
+    """The head's learning rate as a multiple of the encoder's."""
+    lead_prob: float = Field(0.0, ge=0, lt=1)
+    """Probability with which each lead is hidden in training, as in pre-training."""
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+class FinetuneRecipe(Settings):
+    """What ``cmelt finetune`` does."""
+
+    tune: TuneSettings = TuneSettings()
+    optim: OptimSettings = OptimSettings(lr=1e-4, betas=(0.9, 0.98), schedule="cosine", warmup=0.1)
+
+
+RECIPES: dict[str, type[Settings]] = {"ingest": IngestRecipe, "pretrain": PretrainRecipe, "finetune": FinetuneRecipe}
 """The recipe type of each verb that reads one."""
 
 R = TypeVar("R", bound=Settings)

@@ -90,6 +90,10 @@ class Remote:
         names = ((item["name"].rstrip("/").rpartition("/")[2], item) for item in found if item["name"].strip("/") != where.strip("/"))
         return {name: int(item["size"] or 0) if item["type"] == "file" else -1 for name, item in names}
 
+    def get(self, path: str, file: Path) -> None:
+        """Download `path` as local `file`; raises FileNotFoundError, and OSError where this disk is full."""
+        self._patiently(path, lambda: self.fs.get_file(self._at(path), str(file)))
+
     def put(self, file: Path, path: str) -> None:
         """Upload local `file` as `path`, whole, and see that it arrived so."""
 
@@ -119,6 +123,8 @@ class Remote:
             except FileNotFoundError:
                 raise
             except transport_errors() as error:
+                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                    raise  # the disk here, not the network
                 self.fs.invalidate_cache()
                 if pause is None or isinstance(error, LASTING) or getattr(error, "errno", None) == errno.EINVAL:
                     said = str(error).splitlines()[0] if str(error) else type(error).__name__

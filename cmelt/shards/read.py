@@ -1,87 +1,229 @@
-"""A finished shard folder, read: index columns, and any sample's samples by one positioned read."""
+"""A finished shard folder, read: index columns, and any sample's samples by one positioned read. A folder may lie at a URL."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cmelt.errors import ShardError
-from cmelt.shards.format import INDEX
-from cmelt.shards.manifest import read_manifest
+from cmelt.remote import Remote, local_path
+from cmelt.shards.cache import ShardCache, Wanted, refuse_damaged
+from cmelt.shards.format import INDEX, MANIFEST
+from cmelt.shards.manifest import parse_manifest, read_manifest
+from cmelt.shards.where import Where
 
-MOST_HANDLES = 128
+MOST_FILES = 128
 """Files a folder keeps open: systems allow about a thousand a process, and a loader may read several folders."""
 
 
 class ShardFolder:
-    """A shard folder. Cheap to pickle and safe to use after a fork: file handles are opened where they are used."""
+    """A shard folder; index columns are read when they are asked for, and kept.
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.manifest: dict[str, Any] = read_manifest(self.path)
+    Several threads may read at once. Cheap to pickle and safe to use after a fork: files are opened where they are used. Of a
+    folder at a URL, shards are fetched whole into `cache` (default: one of the usual size).
+    """
+
+    def __init__(self, path: Path | str, cache: ShardCache | None = None) -> None:
+        self.place = str(path)
+        """The folder's path or URL."""
+        local = local_path(path)
+        self.path = local or Path(self.place)
+        self._remote = None if local else Remote(self.place)
+        self._cache = None if local else cache or ShardCache()
+        self._files: dict[int, _File] = {}
+        self._opening = threading.Lock()
+        self.manifest: dict[str, Any] = read_manifest(local) if local else parse_manifest(self._far(MANIFEST), f"{self.place}/{MANIFEST}")
         self.fs_hz: float = self.manifest["fs_hz"]
         self.samples: int = self.manifest["samples"]
         self.leads: tuple[str, ...] = tuple(self.manifest["leads"])
-        try:
-            self.index: pa.Table = pq.read_table(self.path / INDEX)
-        except (OSError, pa.ArrowException) as error:
-            raise ShardError(f"{self.path / INDEX}: {str(error).splitlines()[0]}; make the folder again with cmelt ingest") from None
-        shards = self.index.column("shard").combine_chunks().dictionary_encode()
+        self.lsb_mv = np.float32(self.manifest["lsb_uv"] * 1e-3)
+        self._listed = {shard["name"]: shard for shard in self.manifest["shards"]}
+        self._far_index = b"" if local else self._far(INDEX)
+        self._columns: dict[str, pa.ChunkedArray] = {}
+        self.schema: pa.Schema = self._parquet(pq.read_schema)
+        place = self.table(["shard", "ecg_offset"])
+        shards = place.column("shard").combine_chunks().dictionary_encode()
         self._names: list[str] = shards.dictionary.to_pylist()
         self._shard = shards.indices.to_numpy().astype(np.int32)
-        self._offset = self.index.column("ecg_offset").to_numpy()
-        self._handles: dict[int, int] = {}
+        self._offset = place.column("ecg_offset").to_numpy()
 
     def __len__(self) -> int:
-        return self.index.num_rows
+        return len(self._shard)
+
+    def __str__(self) -> str:
+        return self.place
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_files", "_opening", "_remote")}
 
-    def __del__(self) -> None:
-        for handle in getattr(self, "_handles", {}).values():
-            os.close(handle)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remote = Remote(self.place) if self._cache else None
+        self._files, self._opening = {}, threading.Lock()
+
+    @property
+    def index(self) -> pa.Table:
+        """Return the whole index, a row a sample."""
+        return self.table(self.schema.names)
+
+    @property
+    def is_remote(self) -> bool:
+        """Say whether the folder lies at a URL."""
+        return self._remote is not None
+
+    def table(self, names: Sequence[str]) -> pa.Table:
+        """Return the index columns `names`; raises ShardError for one that there is not."""
+        for name in names:
+            if name not in self.schema.names:
+                raise ShardError(f"{self.place}/{INDEX} has no column {name!r}; it has {', '.join(self.schema.names)}")
+        absent = [name for name in names if name not in self._columns]
+        if absent:
+            found = self._parquet(lambda file: pq.read_table(file, columns=absent))
+            self._columns |= dict(zip(found.column_names, found.columns, strict=True))
+        return pa.table({name: self._columns[name] for name in names})
+
+    def column(self, name: str) -> list[Any] | NDArray[Any]:
+        """Return an index column: an array for numbers (NaN where null), else a list."""
+        column = self.table([name]).column(name)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            return column.to_numpy()
+        return column.to_pylist()
+
+    def rows(self, split: str = "", where: str = "") -> NDArray[np.int64]:
+        """Return the rows of a split (train, val, test; '' = all) for which the filter `where` is true, ascending.
+
+        `where` is of the form ``fold <= 8 and device = 'CS100'`` (cmelt.shards.where); raises InputError for one that is not.
+        """
+        kept = np.ones(len(self), bool)
+        if split:
+            kept &= np.asarray(pc.fill_null(pc.equal(self.table(["split"]).column("split"), split), False), bool)
+        if where:
+            test = Where(where)
+            test.check(self.schema, self.place)
+            kept &= test.mask(self.table(test.columns))
+        return np.flatnonzero(kept)
+
+    def shard_of(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the number, in ``names``, of the shard in which each of `rows` lies."""
+        return self._shard[rows]
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the shards that have samples, in the order of the index."""
+        return self._names
+
+    def read(self, row: int, out: NDArray[np.int16]) -> None:
+        """Read the samples (12, samples) of index `row` into `out`, in units of lsb_uv; raises ShardError where they are not there."""
+        shard = int(self._shard[row])
+        try:
+            read = os.preadv(self._file(shard).handle, [out.data], int(self._offset[row]))
+        except OSError as error:
+            raise self._unreadable(shard, error) from None
+        if read != out.nbytes:
+            raise ShardError(f"{self.place}/{self._names[shard]} ends inside a sample; cmelt verify says what else is wrong")
 
     def ecg(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int16]:
         """Return the samples (len(rows), 12, samples) of index `rows`, int16 in units of lsb_uv, in the order asked."""
         out = np.empty((len(rows), len(self.leads), self.samples), "<i2")
         for array, row in zip(out, rows, strict=True):
-            if os.preadv(self._handle(int(self._shard[row])), [array.data], int(self._offset[row])) != array.nbytes:
-                name = self._names[self._shard[row]]
-                raise ShardError(f"{self.path / name} ends inside a sample; cmelt verify {self.path} says what else is wrong")
+            self.read(row, array)
         return out
 
     def ecg_mv(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the samples (len(rows), 12, samples) of index `rows` in mV."""
-        return np.multiply(self.ecg(rows), np.float32(self.manifest["lsb_uv"] * 1e-3), dtype=np.float32)
+        out = np.empty((len(rows), len(self.leads), self.samples), np.float32)
+        units = np.empty(out.shape[1:], "<i2")
+        for array, row in zip(out, rows, strict=True):
+            self.read(row, units)
+            np.multiply(units, self.lsb_mv, out=array, dtype=np.float32)
+        return out
 
-    def column(self, name: str) -> list[Any] | NDArray[Any]:
-        """Return an index column: an array for numbers (NaN where null), else a list."""
-        if name not in self.index.column_names:
-            raise ShardError(f"{self.path / INDEX} has no column {name!r}; it has {', '.join(self.index.column_names)}")
-        column = self.index.column(name)
-        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            return column.to_numpy()
-        return column.to_pylist()
+    def bad_shards(self, contents: bool = False) -> dict[str, str]:
+        """Return what is wrong with which shard: missing, or not as long as the manifest says; `contents` hashes them all, too.
 
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Return the rows of a split (train, val, test), ascending."""
-        return np.flatnonzero(np.array(self.column("split"), dtype=object) == split)
+        At a URL contents are not asked for: every shard is hashed when it is fetched.
+        """
+        there = self._remote.entries() if self._remote else {}
+        with ThreadPoolExecutor() as threads:
+            found = threads.map(lambda shard: self._problem(shard, there, contents), self.manifest["shards"])
+            return {shard["name"]: problem for shard, problem in zip(self.manifest["shards"], found, strict=True) if problem}
 
-    def _handle(self, shard: int) -> int:
-        if shard not in self._handles:
-            if len(self._handles) >= MOST_HANDLES:
-                os.close(self._handles.pop(next(iter(self._handles))))
-            file = self.path / self._names[shard]
-            try:
-                self._handles[shard] = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise ShardError(f"{file}: {error.strerror}; cmelt verify {self.path} says what else is wrong") from None
-        return self._handles[shard]
+    def wanted(self, shards: Iterable[int]) -> list[Wanted]:
+        """Return shards, by their number, as `ShardCache.expect` wants them; [] for a local folder. The files of others are closed."""
+        if not self._remote:
+            return []
+        numbers = [int(shard) for shard in shards]
+        with self._opening:
+            self._files = {number: file for number, file in self._files.items() if number in numbers}
+        return [(self._remote, self._listed[self._names[number]]) for number in numbers]
+
+    def _problem(self, shard: dict[str, Any], there: dict[str, int], contents: bool) -> str:
+        where = f"{self.place}/{shard['name']}"
+        if self._remote:
+            size = there.get(shard["name"], -1)
+            return "" if size == shard["bytes"] else f"has {size} bytes of {shard['bytes']}" if size >= 0 else "is missing"
+        try:
+            if contents:
+                refuse_damaged(self.path / shard["name"], shard, where)
+            size = (self.path / shard["name"]).stat().st_size
+        except OSError as error:
+            return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        except ShardError:
+            return "has changed"
+        return "" if size == shard["bytes"] else f"has {size} bytes of {shard['bytes']}"
+
+    def _far(self, name: str) -> bytes:
+        assert self._remote
+        try:
+            return self._remote.read(name)
+        except FileNotFoundError:
+            raise ShardError(f"{self.place} has no {name}: unfinished, or no shard folder; make one with cmelt ingest") from None
+
+    def _parquet(self, read: Any) -> Any:
+        """Return what `read` makes of the index file; raises ShardError."""
+        try:
+            return read(pa.BufferReader(self._far_index) if self._remote else self.path / INDEX)
+        except (OSError, pa.ArrowException) as error:
+            said = str(error).splitlines()[0]
+            raise ShardError(f"{self.place}/{INDEX}: {said}; make the folder again with cmelt ingest") from None
+
+    def _file(self, shard: int) -> _File:
+        found = self._files.get(shard)
+        while found is None:
+            name = self._names[shard]
+            fetched = self._cache.path(self._remote, self._listed[name]) if self._remote and self._cache else None
+            with self._opening:
+                while len(self._files) >= MOST_FILES:
+                    del self._files[next(iter(self._files))]
+                try:
+                    found = self._files.setdefault(shard, _File(fetched or self.path / name))
+                except FileNotFoundError as error:
+                    if fetched is None:
+                        raise self._unreadable(shard, error) from None  # else another process has just made room: fetch it again
+                except OSError as error:
+                    raise self._unreadable(shard, error) from None
+        return found
+
+    def _unreadable(self, shard: int, error: OSError) -> ShardError:
+        return ShardError(f"{self.place}/{self._names[shard]}: {error.strerror}; cmelt verify says what else is wrong")
+
+
+class _File:
+    """An open file, closed when nobody holds it any more: one thread may drop it while another reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            os.close(self.handle)

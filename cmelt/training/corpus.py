@@ -4,88 +4,119 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cmelt.errors import ShardError
+from cmelt.config import DataSettings, did_you_mean
+from cmelt.errors import RecipeError, ShardError
+from cmelt.shards.cache import ShardCache
 from cmelt.shards.leaks import overlap
+from cmelt.shards.order import Mixture, Order
 from cmelt.shards.read import ShardFolder
+
+SHOWN = 5
+"""Bad shards named in the error; the rest are counted."""
 
 
 class Corpus:
-    """Rows of `split` in `folders`: what pre-training reads. Row numbers run over all folders, in the order given.
+    """Rows of `split` in `folders` (paths or URLs): what pre-training reads. Row numbers run over all folders, in the order given.
 
     ``reports`` are the distinct non-empty reports; ``report_id`` (N,) says which one a row has; ``group`` (N,) is the
-    acquisition group within which wrong reports are dealt (model.md, N3S). Rows without a report are left out and counted
-    in ``without_report``; rows whose recording is held out in any of `folders` are left out and counted in ``leaking``, or
-    refused, as `leaks` says. Raises ShardError where the folders do not fit each other, leak, or the split is empty.
+    acquisition group within which wrong reports are dealt (model.md, N3S). What is left out is counted (`facts`): rows without a
+    report; rows in shards that are bad, where `data` says skip; and of the training split rows that `data` filters out, and those
+    whose recording is held out in any of `folders`. Raises ShardError where the folders do not fit each other, leak, or the split is
+    empty, or a shard is bad and that is fatal.
     """
 
-    def __init__(self, folders: Sequence[Path], split: str, within: str = "device", leaks: str = "keep") -> None:
-        self.folders = [ShardFolder(folder) for folder in folders]
-        first = self.folders[0]
-        for other in self.folders[1:]:
-            for what in ("fs_hz", "samples", "leads"):
-                if getattr(other, what) != getattr(first, what):
-                    raise ShardError(
-                        f"{other.path}: {what} is {getattr(other, what)}, but {first.path} has {getattr(first, what)}; "
-                        "ingest both with the same recipe"
-                    )
-        self.fs_hz, self.samples = first.fs_hz, first.samples
-        folder_of, row_of, shard_of, reports, groups = [], [], [], [], []
-        self.without_report = self.leaking = 0
-        shard_base = 0
-        for number, folder in enumerate(self.folders):
-            rows = folder.rows(split)
-            if leaks != "keep":
-                held_out = overlap(folder, self.folders)[rows]
-                self.leaking += int(held_out.sum())
-                rows = rows[~held_out]
-            texts = np.asarray(folder.column("report"), dtype=object)[rows]
-            told = np.asarray([bool(text) for text in texts], bool)
-            self.without_report += int((~told).sum())
-            rows, texts = rows[told], texts[told]
-            names, shards = np.unique(np.asarray(folder.column("shard"), dtype=object)[rows].astype(str), return_inverse=True)
-            folder_of.append(np.full(len(rows), number))
-            row_of.append(rows)
-            shard_of.append(shards + shard_base)
-            shard_base += len(names)
-            reports.extend(texts)
-            groups.extend(self._groups(folder, rows, within))
-        if self.leaking and leaks == "refuse":
+    def __init__(self, folders: Sequence[Path | str], split: str, within: str = "device", data: DataSettings | None = None) -> None:
+        data = data or DataSettings()
+        self.cache = ShardCache(data.cache_gb * 1e9)
+        self.folders = [ShardFolder(folder, self.cache) for folder in folders]
+        _fit_each_other(self.folders)
+        self.fs_hz, self.samples = self.folders[0].fs_hz, self.folders[0].samples
+        self.without_report = self.leaking = self.filtered = self.in_bad_shards = 0
+        self.bad_shards: dict[str, str] = {}
+        """Path of a shard whose samples are left out → what is wrong with it."""
+        rows = [self._rows(folder, split, data) for folder in self.folders]
+        if self.leaking and data.leaks == "refuse":
             raise ShardError(
                 f"{self.leaking} {split} samples are held out in one of the folders (cmelt verify names them); "
                 "set data.leaks=drop to leave them out"
             )
-        self.folder_of, self.row_of, self.shard_of = (np.concatenate(x).astype(np.int64) for x in (folder_of, row_of, shard_of))
+        self.row_of: NDArray[np.int64] = np.concatenate(rows)
+        """(N,) the index row in its folder."""
+        self.folder_of: NDArray[np.int64] = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
         if not len(self.row_of):
-            raise ShardError(f"{', '.join(str(f.path) for f in self.folders)}: no sample of the {split} split has a report")
-        distinct, ids = np.unique(np.asarray(reports, dtype=str), return_inverse=True)
-        self.reports: list[str] = distinct.tolist()
-        self.report_id: NDArray[np.int64] = ids.astype(np.int64)
-        self.group: NDArray[np.int64] = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].astype(np.int64)
+            raise ShardError(f"{', '.join(map(str, self.folders))}: no sample of the {split} split has a report and is wanted")
+        self.bases = np.cumsum([0, *(len(folder.names) for folder in self.folders)])
+        """The shards of folder k have the numbers bases[k] … bases[k + 1] − 1."""
+        self.shard_of: NDArray[np.int64] = np.concatenate(
+            [folder.shard_of(some) + base for folder, some, base in zip(self.folders, rows, self.bases[:-1], strict=True)]
+        )
+        self.reports, self.report_id = _distinct(
+            [f.table(["report"]).column(0).take(some) for f, some in zip(self.folders, rows, strict=True)]
+        )
+        names = [_families(folder, some, within) for folder, some in zip(self.folders, rows, strict=True)]
+        self.group = np.unique(np.concatenate(names), return_inverse=True)[1].astype(np.int64)
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.row_of)
 
-    @staticmethod
-    def _groups(folder: ShardFolder, rows: NDArray[np.int64], within: str) -> list[str]:
-        """Return the first word of index column `within` for each row, with the data set's name before it."""
-        if not within:
-            return [""] * len(rows)
-        values = np.asarray(folder.column(within), dtype=object)[rows]
-        family = [str(value).split()[0] if str(value).split() else "" for value in values]
-        return [f"{folder.manifest['dataset']}/{name}" for name in family]
+    def facts(self) -> dict[str, Any]:
+        """Return how many samples and distinct reports there are, and how many samples were left out, why."""
+        left_out = ("without_report", "leaking", "filtered", "in_bad_shards")
+        return {"samples": len(self), "reports": len(self.reports), **{name: getattr(self, name) for name in left_out}}
 
-    def ecg(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
-        """Return the samples of `rows` (B,): (B, 12, samples) int16, in units of lsb_uv µV."""
-        out = np.empty((len(rows), 12, self.samples), np.int16)
-        for number, folder in enumerate(self.folders):
-            here = np.flatnonzero(self.folder_of[rows] == number)
-            if len(here):
-                out[here] = folder.ecg(self.row_of[rows[here]])
+    def order(self, seed: int, data: DataSettings) -> Order | Mixture:
+        """Return the order of samples: all of them once an epoch, or data sets mixed by ``data.weights``; raises RecipeError."""
+        if not data.weights:
+            return Order(np.arange(len(self)), self.shard_of, seed, data.window)
+        datasets = [str(folder.manifest["dataset"]) for folder in self.folders]
+        for name in data.weights:
+            if name not in datasets:
+                raise RecipeError(f"data.weights.{name}: the folders hold {', '.join(sorted(set(datasets)))}{did_you_mean(name, datasets)}")
+        orders = []
+        for name in sorted(set(datasets)):
+            if name not in data.weights:
+                raise RecipeError(f"data.weights has no weight for {name}; leave its folder out, or give one")
+            rows = np.flatnonzero(np.isin(self.folder_of, [number for number, other in enumerate(datasets) if other == name]))
+            if not len(rows):
+                raise RecipeError(f"data.weights.{name}: no sample of {name} is left; leave its folder out")
+            orders.append(Order(rows, self.shard_of[rows], seed, data.window))
+        try:
+            return Mixture(orders, [data.weights[name] for name in sorted(set(datasets))])
+        except ValueError as error:
+            raise RecipeError(f"data.weights: {error}; leave that folder out") from None
+
+    def expect(self, shards: NDArray[np.int64]) -> None:
+        """Fetch these shards, first things first, where they lie at a URL, and keep them; the rest may make room."""
+        folder_of = np.searchsorted(self.bases, shards, side="right") - 1
+        wanted = {number: f.wanted(shards[folder_of == number] - self.bases[number]) for number, f in enumerate(self.folders)}
+        if any(wanted.values()):
+            self.cache.expect([wanted[number].pop(0) for number in folder_of if wanted[number]])
+
+    @property
+    def is_remote(self) -> bool:
+        """Say whether any folder lies at a URL."""
+        return any(folder.is_remote for folder in self.folders)
+
+    def read(self, row: int, out: NDArray[np.int16]) -> np.float32:
+        """Read the samples (12, samples) of `row` into `out`; return how many mV one unit of them is."""
+        folder = self.folders[self.folder_of[row]]
+        folder.read(self.row_of[row], out)
+        return folder.lsb_mv
+
+    def ecg_mv(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the samples of `rows` (B,): (B, 12, samples) in mV."""
+        out = np.empty((len(rows), 12, self.samples), np.float32)
+        units = np.empty((12, self.samples), np.int16)
+        for array, row in zip(out, rows, strict=True):
+            np.multiply(units, self.read(row, units), out=array, dtype=np.float32)
         return out
 
     def column(self, name: str) -> list[object]:
@@ -95,3 +126,58 @@ class Corpus:
             column = folder.column(name)
             values.extend(column[row] for row in self.row_of[self.folder_of == number])
         return values
+
+    def _rows(self, folder: ShardFolder, split: str, data: DataSettings) -> NDArray[np.int64]:
+        """Return the wanted rows of `folder`, and count those that are left out."""
+        rows = folder.rows(split)
+        bad = folder.bad_shards(data.verify == "sha256")
+        if bad and data.on_bad_shard == "fatal":
+            told = "; ".join(f"{folder}/{name} {problem}" for name, problem in list(bad.items())[:SHOWN])
+            more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+            raise ShardError(f"{told}{more}. Mend them (cmelt ingest), or set data.on_bad_shard=skip to leave their samples out")
+        self.bad_shards |= {f"{folder}/{name}": problem for name, problem in bad.items()}
+
+        def keep(kept: NDArray[np.bool_]) -> int:
+            nonlocal rows
+            left_out = len(rows) - int(kept.sum())
+            rows = rows[kept]
+            return left_out
+
+        if bad:
+            self.in_bad_shards += keep(~np.isin(np.asarray(folder.names)[folder.shard_of(rows)], list(bad)))
+        if split == "train" and data.where:
+            self.filtered += keep(np.isin(rows, folder.rows(where=data.where)))
+        if split == "train" and data.leaks != "keep":
+            self.leaking += keep(~overlap(folder, self.folders)[rows])
+        told_rows = pc.fill_null(pc.not_equal(folder.table(["report"]).column(0).take(rows), ""), False)
+        self.without_report += keep(np.asarray(told_rows, bool))
+        return rows
+
+
+def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
+    """Raise ShardError where folders differ in rate, length or leads."""
+    first = folders[0]
+    for other in folders[1:]:
+        for what in ("fs_hz", "samples", "leads"):
+            if getattr(other, what) != getattr(first, what):
+                raise ShardError(
+                    f"{other}: {what} is {getattr(other, what)}, but {first} has {getattr(first, what)}; ingest both with the same recipe"
+                )
+
+
+def _distinct(columns: Sequence[pa.ChunkedArray]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the distinct texts of `columns`, sorted, and which of them each row is, (N,)."""
+    found = pa.concat_arrays([chunk for column in columns for chunk in column.chunks]).dictionary_encode()
+    order = pc.sort_indices(found.dictionary).to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return found.dictionary.take(pa.array(order)).to_pylist(), rank[found.indices.to_numpy()]
+
+
+def _families(folder: ShardFolder, rows: NDArray[np.int64], within: str) -> NDArray[np.str_]:
+    """Return the first word of index column `within` of each row, with the data set's name before it."""
+    if not within:
+        return np.full(len(rows), "")
+    values = folder.table([within]).column(0).cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
+    names = [f"{folder.manifest['dataset']}/{(value.split() or [''])[0]}" for value in values.dictionary.to_pylist()]
+    return np.asarray(names)[values.indices.to_numpy()[rows]]

@@ -1,39 +1,52 @@
 """Batches as a pure function of the step: rows by computed order, wrong reports dealt, then masks drawn.
 
-Batch `step` of a run depends on (recipe, shards, seed, step) and nothing else, so a run resumes at any step, and a background
-thread may prepare the next batches while the model works.
+Batch `step` of a run depends on (recipe, shards, seed, step) and nothing else, so a run resumes at any step, on any number of
+ranks and threads. B rows of the global batch, b of this rank, S samples, L text tokens, T ECG tokens, R distinct reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from cmelt.config import PretrainRecipe
 from cmelt.models.cmelt import CMELT, Batch
-from cmelt.models.masking import mask_leads, mask_text
-from cmelt.shards.order import Order, noise
+from cmelt.models.masking import mask_text
+from cmelt.shards.order import noise
+from cmelt.text.tokenizer import ReportTokenizer
 from cmelt.training.corpus import Corpus
 from cmelt.training.negatives import Dealer
 
 LEADS_STREAM, TOKENS_STREAM, TEXT_STREAM = range(3)
+
+Ints = NDArray[np.int64]
 
 
 class Loader:
     """Makes the batches of a run from a corpus; see `batch` and `batches`."""
 
     def __init__(self, corpus: Corpus, model: CMELT, recipe: PretrainRecipe, dealer: Dealer, augment: bool = True) -> None:
-        """Tokenise every distinct report of `corpus` once. ``augment`` False leaves the leads alone (validation)."""
+        """Take what batches are made of. ``augment`` False leaves the leads alone and mixes nothing (validation)."""
         self.corpus, self.recipe, self.dealer = corpus, recipe, dealer
         self.seed = recipe.train.seed
-        self.order = Order(np.arange(len(corpus)), corpus.shard_of, self.seed)
+        data = recipe.data if augment else recipe.data.model_copy(update={"weights": {}})
+        self.order = corpus.order(self.seed, data)
         self.ecg_tokens = model.ecg_token_count(corpus.samples)
         self.tokens = model.require_tokenizer()
-        self.ids, self.lengths = self.tokens.encode_padded(corpus.reports)  # (R, L) int32, (R,)
+        self.texts = TokenTable(self.tokens, corpus.reports)
         self.lead_prob = recipe.masking.lead_prob if augment else 0.0
+
+    def place(self, step: int) -> dict[str, int]:
+        """Return where the sequence stands after `step` batches: all there is to a loader's state."""
+        sample = step * self.recipe.train.batch
+        return {"epoch": sample // len(self.order), "sample": sample}
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Return rank's rows of the batch of 0-based `step`: (b, 12, S) float32 mV, token ids, masks, alignment."""
@@ -43,21 +56,19 @@ class Loader:
         report_id = self.corpus.report_id[rows]
         deal = self.dealer.deal(report_id, self.corpus.group[rows], np.random.default_rng((self.seed, 2, step)))
         here = rank_slice(size, rank, world)
-        text_id = deal.text_id[here]  # the report that the model reads; masks are drawn from it, never from the true one
         rows, epochs, positions, report_id = rows[here], epochs[here], positions[here], report_id[here]
+        text_id = deal.text_id[here]  # the report that the model reads; masks are drawn from it, never from the true one
 
-        length = int(self.lengths[text_id].max())
-        ids = torch.from_numpy(self.ids[text_id, :length].astype(np.int64))
-        padding = torch.arange(length)[None, :] >= torch.from_numpy(self.lengths[text_id])[:, None]
+        ids, padding = self.texts.padded(text_id)
+        length = ids.shape[1]
         text_noise = torch.from_numpy(noise(self.seed, TEXT_STREAM, epochs, positions, 3 * length))
         text_noise = text_noise.unflatten(1, (length, 3)).transpose(1, 2)  # a token's noise does not depend on the batch's longest text
         masked_ids, labels = mask_text(ids, padding, text_noise, self.recipe.masking.text_prob, self.tokens)
 
-        ecg = torch.from_numpy(self.corpus.ecg(rows)).float().mul_(1e-3)  # µV → mV
-        lead_noise = torch.from_numpy(noise(self.seed, LEADS_STREAM, epochs, positions, 12))
+        ecg, target = self._ecg(rows, noise(self.seed, LEADS_STREAM, epochs, positions, 12))
         return Batch(
-            ecg=mask_leads(ecg, lead_noise, self.lead_prob),
-            ecg_target=ecg,
+            ecg=ecg,
+            ecg_target=target,
             text_ids=masked_ids,
             text_padding=padding,
             mlm_labels=labels,
@@ -67,14 +78,68 @@ class Loader:
             text_report_id=torch.from_numpy(text_id),
         )
 
-    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1, ahead: int = 2) -> Iterator[Batch]:
-        """Yield rank's rows of the batches of steps start … stop − 1, prepared `ahead` steps early in one background thread."""
-        with ThreadPoolExecutor(1) as thread:
-            waiting: list[Future[Batch]] = []
-            for step in range(start, stop):
-                while len(waiting) < min(ahead, stop - step):
-                    waiting.append(thread.submit(self.batch, step + len(waiting), rank, world))
-                yield waiting.pop(0).result()
+    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Yield rank's rows of the batches of steps start … stop − 1, made ahead by ``data.threads`` threads."""
+        count = self.recipe.data.threads
+        if not count:
+            yield from (self._expected(step, rank, world) for step in range(start, stop))
+            return
+        with ThreadPoolExecutor(count, "cmelt-batch") as threads:
+            waiting: deque[Future[Batch]] = deque()
+            try:
+                for step in range(start, stop):
+                    while len(waiting) < min(count + 1, stop - step):
+                        waiting.append(threads.submit(self._expected, step + len(waiting), rank, world))
+                    yield waiting.popleft().result()
+            finally:  # the loop may have ended early
+                for future in waiting:
+                    future.cancel()
+                if self.corpus.is_remote:
+                    self.corpus.expect(np.empty(0, np.int64))
+
+    def _expected(self, step: int, rank: int, world: int) -> Batch:
+        """Return a batch, with the shards of the window it lies in, and of the next, on their way."""
+        if self.corpus.is_remote:
+            self.corpus.expect(self.order.upcoming(step * self.recipe.train.batch))
+        return self.batch(step, rank, world)
+
+    def _ecg(self, rows: Ints, lead_noise: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        """Return the ECGs of `rows` (b,), masked by lead and whole, (b, 12, S) mV each.
+
+        One recording at a time, so that it is still in the processor's cache when it is converted and masked.
+        """
+        units = np.empty((12, self.corpus.samples), "<i2")
+        target = np.empty((len(rows), *units.shape), np.float32)
+        ecg = np.empty_like(target) if self.lead_prob else target
+        kept = (lead_noise >= self.lead_prob).astype(np.float32)[:, :, None]  # (b, 12, 1)
+        for number, row in enumerate(rows.tolist()):
+            np.multiply(units, self.corpus.read(row, units), out=target[number], dtype=np.float32)
+            if self.lead_prob:
+                np.multiply(target[number], kept[number], out=ecg[number])
+        return torch.from_numpy(ecg), torch.from_numpy(target)
+
+
+class TokenTable:
+    """The token ids of every report, each made when it is first wanted and kept."""
+
+    def __init__(self, tokenizer: ReportTokenizer, reports: Sequence[str]) -> None:
+        self.tokenizer, self.reports = tokenizer, reports
+        self.ids = np.zeros((len(reports), tokenizer.max_tokens), np.int32)  # pages are given as they are written
+        self.lengths = np.full(len(reports), -1, np.int64)
+        self._lock = threading.Lock()
+
+    def padded(self, wanted: Ints) -> tuple[Tensor, Tensor]:
+        """Return token ids (b, L) int64 of the reports `wanted` (b,), padded to the longest, and padding (b, L) bool."""
+        if (self.lengths[wanted] < 0).any():
+            with self._lock:
+                absent = np.unique(wanted[self.lengths[wanted] < 0])
+                ids, lengths = self.tokenizer.encode_padded([self.reports[report] for report in absent])
+                self.ids[absent] = self.tokenizer.pad_id
+                self.ids[absent, : ids.shape[1]] = ids
+                self.lengths[absent] = lengths  # last: another thread looks here without the lock
+        lengths = self.lengths[wanted]
+        length = int(lengths.max())
+        return torch.from_numpy(self.ids[wanted, :length].astype(np.int64)), torch.from_numpy(np.arange(length) >= lengths[:, None])
 
 
 def rank_slice(size: int, rank: int, world: int) -> slice:

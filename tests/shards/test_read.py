@@ -26,7 +26,7 @@ def folder(make_raw: Callable[..., Path], tmp_path: Path) -> ShardFolder:
 
 
 def test_rows_come_in_the_order_asked(folder: ShardFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "MOST_HANDLES", 3)
+    monkeypatch.setattr(read, "MOST_FILES", 3)
     everything = folder.ecg(range(9))
     assert (everything.shape, everything.dtype) == ((9, 12, 200), np.dtype("<i2"))
     assert len(np.unique(everything.reshape(9, -1), axis=0)) == 9

@@ -1,0 +1,129 @@
+"""Shards of a URL on this machine's disk: fetched whole, ahead of their use, and bounded: what was used longest ago makes room.
+
+A shard lies there under the hash of its content, so it is never out of date, and several URLs, runs and ranks share it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from cmelt.errors import ShardError
+from cmelt.files import whole
+from cmelt.remote import Remote
+from cmelt.shards.manifest import file_sha256
+from cmelt.shards.store import locked
+
+PLACE = "CMELT_CACHE"
+"""The environment variable that names the folder of the cache; default: ~/.cache/cmelt."""
+LIMIT_GB = 50.0
+AT_ONCE = 4
+"""Shards fetched at the same time: one request seldom fills a network."""
+
+Wanted = tuple[Remote, dict[str, Any]]
+"""A shard as its manifest lists it, and the folder in which it lies."""
+
+
+class ShardCache:
+    """The cache; threads and processes may share it. Nothing is kept but files: each process holds its own downloads to the limit."""
+
+    def __init__(self, limit_bytes: float = LIMIT_GB * 1e9, root: Path | None = None) -> None:
+        self.limit = limit_bytes
+        self.root = root or Path(os.environ.get(PLACE) or Path.home() / ".cache" / "cmelt") / "shards"
+        self._lock = threading.Lock()
+        self._coming: dict[str, int] = {}  # bytes of what is being fetched
+        self._kept: frozenset[str] = frozenset()
+        self._threads: ThreadPoolExecutor | None = None
+        self._ahead: dict[str, Future[Path]] = {}
+
+    def __reduce__(self) -> tuple[type[ShardCache], tuple[float, Path]]:
+        return type(self), (self.limit, self.root)
+
+    def path(self, folder: Remote, shard: dict[str, Any]) -> Path:
+        """Return where `shard` of `folder` lies on this disk, fetched now where it does not yet; raises ShardError."""
+        file = self.root / f"{shard['sha256']}.tar"
+        if not touched(file):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with locked(file.with_suffix(".lock"), fcntl.LOCK_EX):  # another thread or rank may be fetching it
+                if not touched(file):
+                    self._fetch(folder, shard, file)
+                file.with_suffix(".lock").unlink(missing_ok=True)
+        return file
+
+    def expect(self, wanted: Sequence[Wanted]) -> None:
+        """Fetch `wanted` in this order in the background, and let them make no room for one another; replaces what was expected before."""
+        with self._lock:
+            self._kept = frozenset(f"{shard['sha256']}.tar" for _, shard in wanted)
+            for name in [name for name, future in self._ahead.items() if name not in self._kept or future.done()]:
+                self._ahead.pop(name).cancel()
+            self._threads = self._threads or ThreadPoolExecutor(AT_ONCE, "cmelt-fetch")
+            for folder, shard in wanted:
+                name = f"{shard['sha256']}.tar"
+                if name not in self._ahead and not (self.root / name).exists():
+                    self._ahead[name] = self._threads.submit(self.path, folder, shard)
+
+    def _fetch(self, folder: Remote, shard: dict[str, Any], file: Path) -> None:
+        """Download `shard` as `file`, whole and as its manifest says; what goes wrong twice is a ShardError that names it."""
+        where = f"{folder.url}/{shard['name']}"
+        self._make_room(shard, file.name, where)
+        try:
+            for last in (False, True):
+                try:
+                    with whole(file) as part:
+                        folder.get(shard["name"], part)
+                        refuse_damaged(part, shard, where)
+                    return
+                except ShardError:
+                    if last:
+                        raise
+        except FileNotFoundError:
+            raise ShardError(f"{where} is missing; upload it again") from None
+        finally:
+            with self._lock:
+                self._coming.pop(file.name, None)
+
+    def _make_room(self, shard: dict[str, Any], name: str, where: str) -> None:
+        """Remove what was used longest ago, but for what is expected, until `shard` fits; raises ShardError where it cannot."""
+        with self._lock:
+            self._coming[name] = shard["bytes"]
+            files = {}
+            for entry in os.scandir(self.root):
+                if entry.name.endswith(".tar") and entry.name not in self._coming:
+                    try:
+                        files[entry.name] = entry.stat()
+                    except FileNotFoundError:
+                        continue  # another process has just made room
+            used = sum(stat.st_size for stat in files.values()) + sum(self._coming.values())
+            for old in sorted(files, key=lambda old: files[old].st_mtime_ns):
+                if used > self.limit and old not in self._kept:
+                    (self.root / old).unlink(missing_ok=True)
+                    used -= files[old].st_size
+            if used > self.limit:
+                self._coming.pop(name)
+                raise ShardError(
+                    f"{where} does not fit into the cache {self.root} of {self.limit / 1e9:g} GB beside what is in use; "
+                    "raise data.cache_gb, or lower data.window"
+                )
+
+
+def refuse_damaged(file: Path, shard: dict[str, Any], where: str) -> None:
+    """Raise ShardError where `file` is not what its manifest says of `shard`."""
+    size = file.stat().st_size
+    if size != shard["bytes"]:
+        raise ShardError(f"{where} has {size} bytes of {shard['bytes']}; make it again with cmelt ingest")
+    if file_sha256(file) != shard["sha256"]:
+        raise ShardError(f"{where} has changed: its hash is not the manifest's; make it again with cmelt ingest")
+
+
+def touched(file: Path) -> bool:
+    """Note that `file` is used now; False where there is none."""
+    try:
+        os.utime(file)
+    except FileNotFoundError:
+        return False
+    return True

@@ -246,6 +246,24 @@ def embed(
     )
 
 
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Words, such as 'atrial fibrillation'.")],
+    shards: Shards = None,
+    run: Runs = None,
+    top: Annotated[int, typer.Option(min=1, help="How many ECGs to name.")] = 10,
+    split: Split = "",
+    similarity: Annotated[str, typer.Option(help="cosine or dot.")] = "cosine",
+    plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw them on ECG paper in this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the ECGs nearest to words; patients are never named."""
+    from cmelt import search as verb
+
+    result = verb.search(query, shards, run, top, split, similarity, plot)
+    emit(result) if as_json else console().print(verb.table(result))
+
+
 @app.command("import-published")
 def import_published(
     file: Annotated[Path, typer.Argument(help="The published .pt or .safetensors.")],

@@ -120,12 +120,19 @@ class Hide:
 
     def text(self, text: str, path: str) -> str:
         """Return what was said of the recording at `path`, its folders and any patient's id out of it."""
-        if self.is_own:
-            file = path.rpartition("/")[2]
-            for name in filter(None, (path, path.rpartition(".")[0], file, file.rpartition(".")[0])):
-                text = text.replace(name, "…")
-        text = re.sub(r"[^\s'\"]*/(?=[^\s/])", "…/", text)
+        return self.report(re.sub(r"[^\s'\"]*/(?=[^\s/])", "…/", self._nameless(text, path)), path)
+
+    def report(self, text: str, path: str) -> str:
+        """Return the report of the recording at `path`, its file's name and any patient's id out of it."""
+        text = self._nameless(text, path)
         return re.sub(r"[\w-]+", lambda word: "…" if word[0] in self.patients else word[0], text)
+
+    def _nameless(self, text: str, path: str) -> str:
+        """Return `text` without the names of the file at `path`, where its owner named it."""
+        file = path.rpartition("/")[2]
+        for name in filter(None, (path, path.rpartition(".")[0], file, file.rpartition(".")[0])):
+            text = text.replace(name, "…") if self.is_own else text
+        return text
 
 
 def looked_at(shards: ShardFolder) -> NDArray[np.int64]:
@@ -200,7 +207,7 @@ def examples(
     found = []
     for row, what in why.items():
         of = shards.index.slice(row, 1).to_pylist()[0]
-        key, report = (hide.key(of["key"]), hide.text(of["report"], of["source"])) if hide else (of["key"], of["report"])
+        key, report = (hide.key(of["key"]), hide.report(of["report"], of["source"])) if hide else (of["key"], of["report"])
         about = {name: of[name] for name in ("flags", "age", "sex", "patient_id")}
         found.append(Example(key, shards.ecg_mv([row])[0], report, why=what, **about))
     return found

@@ -19,7 +19,7 @@ LAYERS = [
     {"objectives"},
     {"training"},
     {"tasks"},
-    {"ingest", "pretrain", "verify", "inspect", "embed", "predict", "report", "simulate", "status", "estimate"},
+    {"ingest", "pretrain", "verify", "inspect", "embed", "search", "predict", "report", "simulate", "status", "estimate"},
     {"cli"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

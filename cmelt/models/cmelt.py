@@ -154,7 +154,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
     def forward(self, batch: Batch, wanted: Collection[str] = LOSSES) -> Outputs:
         """Return what the `wanted` losses read, from one pass over the kept ECG tokens and the masked text of `batch`."""
         keep, removed = mask_ecg_tokens(batch.mask_noise, self.config.mem_prob)
-        ecg = self.ecg_project(self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(batch.ecg)), keep))  # (B, K, D)
+        ecg = self.ecg_project(self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(batch.ecg), keep)))  # (B, K, D)
         text = self.text_project(self.text_encoder(batch.text_ids, batch.text_padding))  # (B, L, D)
         out = Outputs(removed=removed)
         if "ets" in wanted:

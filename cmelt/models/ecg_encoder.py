@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cmelt.config import ModelSettings
 from cmelt.models.layers import PostNormLayer, init_weights, take
-from cmelt.models.ops import dropout, layerwise
+from cmelt.models.ops import conv_at, dropout, layerwise
 
 
 def token_count(samples: int, conv_layers: Sequence[tuple[int, int, int]]) -> int:
@@ -39,12 +39,15 @@ class PositionConv(nn.Module):
         self.g = nn.Parameter(self.v.detach().norm(dim=(0, 1), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the positions (B, T, W) of tokens `x` (B, T, W)."""
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return the positions (B, T, W) of tokens `x` (B, T, W), or (B, Q, W) of those at places `at` (B, Q) alone."""
         weight = self.v * (self.g / self.v.norm(dim=(0, 1), keepdim=True))
-        kernel = weight.shape[-1]
-        out = F.conv1d(x.transpose(1, 2), weight, self.bias, padding=kernel // 2, groups=self.groups)
-        return F.gelu(out[:, :, : x.shape[1]]).transpose(1, 2)  # an even kernel makes one frame too many: the last goes
+        if at is not None and x.device.type == "cpu" and not torch.compiler.is_compiling():  # its grouped convolutions are slow
+            if torch.is_autocast_enabled("cpu"):
+                x, weight = x.to(torch.get_autocast_dtype("cpu")), weight.to(torch.get_autocast_dtype("cpu"))
+            return F.gelu(conv_at(x, weight, at, self.groups) + self.bias.to(x.dtype))
+        out = F.conv1d(x.transpose(1, 2), weight, self.bias, padding=weight.shape[-1] // 2, groups=self.groups).transpose(1, 2)
+        return F.gelu(out[:, : x.shape[1]] if at is None else take(out, at))  # an even kernel makes one frame too many: the last goes
 
 
 class ECGEncoder(nn.Module):
@@ -74,19 +77,17 @@ class ECGEncoder(nn.Module):
         init_weights(self.project, width)
         init_weights(self.layers, width)
 
-    def tokens(self, ecg: Tensor) -> Tensor:
-        """Return the tokens (B, T, W), positions added, of `ecg` (B, 12, S) in mV."""
+    def tokens(self, ecg: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Return the tokens (B, T, W), positions added, of `ecg` (B, 12, S) in mV, or only those at places `keep` (B, K)."""
         x = ecg
         for number, conv in enumerate(self.convs):
             x = conv(x)  # (B, C, ·)
             x = F.gelu(self.conv_norm(x) if number == 0 else x)
         x = dropout(self.project(self.input_norm(x.transpose(1, 2))), self.rate, self.training)  # (B, T, W)
-        return x + self.position(x)
+        return (x if keep is None else take(x, keep)) + self.position(x, keep)
 
-    def encode(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Return [CLS] and the encoded tokens (B, 1 + T, W), or (B, 1 + K, W) with only the tokens at places `keep` (B, K)."""
-        if keep is not None:
-            tokens = take(tokens, keep)
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Return [CLS] and the encoded `tokens` (B, K, W): (B, 1 + K, W)."""
         x = torch.cat([self.cls.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], dim=1)
         x = dropout(self.norm(x), self.rate, self.training)
         for layer in self.layers:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmelt.models.ops import Activation, activated_linear, attend, dropout, layerwise, quick_gelu
+from cmelt.models.ops import Activation, activated_linear, attend, draw_stays, dropout, dropped, layerwise, quick_gelu
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 32128,
@@ -86,14 +86,14 @@ class T5FeedForward(nn.Module):
         """Return the block's output for `x` (B, L, d_model)."""
         inputs: list[Tensor] = [self.wi_0(x), self.wi_1(x)] if self.gated else [self.wi(x)]
         if self.training and self.rate:
-            inputs.append(torch.rand_like(inputs[0], dtype=torch.float32) >= self.rate)
+            inputs.append(draw_stays(inputs[0].shape, self.rate, inputs[0].device))
         return activated_linear(self._inner, self.wo.weight, None, *inputs)
 
     def _inner(self, x: Tensor, *others: Tensor) -> Tensor:
         """Return the activation of `x`, times its gate, with dropout where a mask of what stays comes last."""
         x = self.activation(x)
         for other in others:
-            x = x * other if other.is_floating_point() else x * other / (1 - self.rate)
+            x = x * other if other.is_floating_point() else dropped(x, other, self.rate)
         return x
 
 

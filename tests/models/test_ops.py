@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmelt.models.ops import activated_linear, attend, dropout, quick_gelu
+from cmelt.models.ops import activated_linear, attend, conv_at, draw_stays, dropout, quick_gelu
 
 
 def gradients(work: Callable[[], Tensor], leaves: list[Tensor]) -> tuple[Tensor, ...]:
@@ -46,14 +46,44 @@ def test_activated_linear_with_a_gate_and_a_mask() -> None:
 
 
 @pytest.mark.parametrize("learnt", [True, False])
-def test_attention_with_dropout_draws_the_same_mask_twice(learnt: bool) -> None:
+def test_attention_with_dropout_is_the_plain_formula(learnt: bool) -> None:
     query, key, value, bias = leaves((2, 2, 5, 4), (2, 2, 7, 4), (2, 2, 7, 4), (1, 2, 5, 7))
     mask = bias if learnt else torch.rand(2, 1, 1, 7, generator=torch.Generator().manual_seed(3)) > 0.3
     wanted = [query, key, value, *([bias] if learnt else [])]
     mine = gradients(lambda: attend(query, key, value, mask, 0.4), wanted)
-    want = gradients(lambda: F.scaled_dot_product_attention(query, key, value, mask, 0.4), wanted)
+
+    def plain() -> Tensor:
+        stays = draw_stays((2, 2, 5, 7), 0.4, query.device)
+        scores = query @ key.transpose(-1, -2) / 2
+        scores = scores + bias if learnt else scores + torch.where(mask, 0.0, -1e30)
+        return (scores.softmax(-1) * stays / 0.6) @ value
+
+    want = gradients(plain, wanted)
     for a, b in zip(mine, want, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("kernel", "taps"), [(8, 3), (5, 16)])
+def test_a_convolution_at_some_places_is_the_whole_one_there(kernel: int, taps: int) -> None:
+    x, weight = leaves((3, 20, 6), (6, 3, kernel))
+    at = torch.rand(3, 20, generator=torch.Generator().manual_seed(4)).argsort(1)[:, :7]  # in no order, the first and last places too
+
+    def whole() -> Tensor:
+        out = F.conv1d(x.transpose(1, 2), weight, padding=kernel // 2, groups=2).transpose(1, 2)
+        return out.gather(1, at[:, :, None].expand(-1, -1, 6))
+
+    mine, want = gradients(lambda: conv_at(x, weight, at, 2, taps), [x, weight]), gradients(whole, [x, weight])
+    for a, b in zip(mine, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_what_stays_is_drawn_independently_at_its_rate() -> None:
+    torch.manual_seed(0)
+    stays = draw_stays((1000, 1003), 0.1, torch.device("cpu")).float()
+    assert float(stays.mean()) == pytest.approx(0.9, abs=0.001)
+    centred = stays.flatten() - 0.9
+    for lag in (1, 2, 3, 4, 1003):  # neighbours share a draw of 64 bits, not their fate
+        assert abs(float((centred[lag:] * centred[:-lag]).mean())) < 4 * 0.09 / 1000
 
 
 def test_dropout_has_its_rate_and_scale() -> None:

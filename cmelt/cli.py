@@ -150,7 +150,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Re-hash and re-read shard folders; name recordings and patients that stand in several, or on both sides of a split."""
-    from cmelt.shards.leaks import find_leaks
+    from cmelt.shards.leaks import find_leaks, told
     from cmelt.shards.read import ShardFolder
     from cmelt.verify import verify as verb
 
@@ -161,11 +161,8 @@ def verify(
         return
     for one in summaries:
         console().print(f"{one['folder']}: {one['samples']} samples in {one['shards']} shards, all bytes as written")
-    for what in ("recordings", "leaking", "leaking_patients"):
-        if leaks[what]:
-            said = {"recordings": "recordings stand in several places", "leaking": "recordings are both in training and held out"}
-            more = "; ".join(leaks.get(f"{what}_examples", []))
-            console().print(f"{leaks[what]} {said.get(what, 'patients are both in training and held out')}{': ' + more if more else ''}")
+    for line in told(leaks):
+        console().print(line, markup=False)
 
 
 @app.command()

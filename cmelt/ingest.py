@@ -84,7 +84,7 @@ class IngestSummary:
     out: str
     manifest: dict[str, Any]
     classes: dict[str, int]
-    """Kept recordings by PTB-XL superclass; empty for other data sets."""
+    """Kept recordings by the classes of the data set's own task; empty where it has none."""
     seconds: float
     done_before: bool
     """Whether the folder was finished already, from the same plan."""

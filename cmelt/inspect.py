@@ -28,11 +28,21 @@ if TYPE_CHECKING:
 
     from cmelt.page import Example
 
-CLASSES = {"ptbxl": "superclass"}
+CLASSES = {
+    "ptbxl": "superclass",
+    "cinc2021": "cinc2021",
+    "cpsc2018": "cpsc2018",
+    "csn": "csn",
+    "code15": "code",
+    "code-test": "code",
+}
 """The task whose classes a data set's codes are counted by."""
 
 OWN = ("wfdb", "files")
 """Families whose files were named by their owner, perhaps after patients."""
+
+FEW = 10
+"""So many classes are told all, also those that no recording has."""
 
 EXAMPLES, WORST = 12, 5
 """Recordings that a page shows, and how many of them for their flags."""
@@ -74,8 +84,9 @@ def inspect(folder: Path | str, *, with_ids: bool = False) -> dict[str, Any]:
         "fs_hz": shards.fs_hz,
         "samples": shards.samples,
         "counts": manifest["counts"],
-        "patients": len(set(shards.column("patient_id"))),
-        "classes": count_classes(manifest["dataset"], shards.column("codes")),
+        "patients": len(set(shards.column("patient_id")) - {""}),
+        "task": task_of(manifest["dataset"]),
+        "classes": count_classes(manifest["dataset"], recordings_codes(shards)),
         "refused_first": first_of_each(shards, with_ids),
         "age": {"known": int(np.isfinite(ages).sum()), "median": round(float(np.nanmedian(ages)), 1) if np.isfinite(ages).any() else None},
         "sex": dict(Counter(shards.column("sex")).most_common()),
@@ -85,10 +96,20 @@ def inspect(folder: Path | str, *, with_ids: bool = False) -> dict[str, Any]:
     }
 
 
+def task_of(dataset: str) -> str:
+    """Return the task that `dataset` is counted by, '' where there is none."""
+    return CLASSES.get(dataset.removesuffix("-simulated"), "")
+
+
+def recordings_codes(shards: ShardFolder) -> Iterable[list[str]]:
+    """Return the codes of each recording, of which every window has them."""
+    return dict(zip(shards.column("source"), shards.column("codes"), strict=True)).values()
+
+
 def count_classes(dataset: str, codes: Iterable[Iterable[str]]) -> dict[str, int]:
     """Return how many recordings have each class of the task that `dataset` is counted by; {} where there is none."""
-    task = CLASSES.get(dataset.removesuffix("-simulated"))
-    if task is None:
+    task = task_of(dataset)
+    if not task:
         return {}
     vocabulary = load_vocabulary(task)
     found = Counter(name for of_one in codes for name in vocabulary.classes_of(of_one))
@@ -248,7 +269,7 @@ def table(summary: dict[str, Any]) -> Group:
     counts = summary["counts"]
     head = (
         f"{summary['dataset']} {summary['dataset_version']} in {summary['folder']}: {counts['kept']} of {counts['rows']} recordings, "
-        f"{summary['patients']} patients, {summary['samples']} samples at {summary['fs_hz']:g} Hz"
+        f"{summary['patients'] or 'unknown'} patients, {summary['samples']} samples at {summary['fs_hz']:g} Hz"
     )
     reports, age = summary["reports"], summary["age"]
     people = (
@@ -271,7 +292,8 @@ def counts_table(counts: dict[str, Any], classes: dict[str, int]) -> Any:
     out.add_row("kept", str(counts["kept"]))
     for name, of in (("split", counts["splits"]), ("fold", counts["folds"]), ("class", classes)):
         for key, count in of.items():
-            out.add_row(f"  {name} {key}", str(count))
+            if count or name != "class" or len(of) <= FEW:  # the superclasses all, of fifty classes those that occur
+                out.add_row(f"  {name} {key}", str(count))
     for name, count in counts["flags"].items():
         out.add_row(f"  flag {name}", str(count))
     out.add_row("refused", str(sum(counts["refused"].values())))

@@ -75,10 +75,16 @@ def about_classes(codes: Sequence[Iterable[str]], tasks: Iterable[str]) -> list[
     for task in tasks:
         vocabulary = load_vocabulary(task)
         count = vocabulary.targets(codes).sum(axis=0, dtype=int).tolist()
-        rows = [(name, n, vocabulary.describe(name)) for name, n in zip(vocabulary.classes, count, strict=True) if n]
+        rows = class_rows(task, dict(zip(vocabulary.classes, count, strict=True)))
         if rows:
-            found.append((task, sorted(rows, key=lambda row: -row[1])))
+            found.append((task, rows))
     return found
+
+
+def class_rows(task: str, counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    """Return rows of (class, count, its plain name) for the classes of `task` that occur, the commonest first."""
+    describe = load_vocabulary(task).describe
+    return sorted(((name, n, describe(name)) for name, n in counts.items() if n), key=lambda row: -row[1])
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ def write_shard_page(
 
     The arrays hold one value a recording and are drawn as distributions. Patient ids are shown only `with_ids`.
     """
+    version = summary["dataset_version"]
     panels = {
         "words of a report": plot_histogram(report_words, title="Length of reports", x_label="words"),
         "amplitude": plot_histogram(amplitude_mv, title="Amplitude", x_label="peak of the median lead, mV"),
@@ -131,10 +138,10 @@ def write_shard_page(
     return write_page(
         file,
         "inspect.html",
-        title=f"{summary['dataset']} {summary['dataset_version']}: what the shards hold",
+        title=f"{summary['dataset']}{'' if version == 'unknown' else f' {version}'}: what the shards hold",
         simulated=summary["dataset"].endswith(SIMULATED),
         shard=about_shards(summary),
-        classes=[("diagnostic", [(name, n, "") for name, n in summary["classes"].items()])] if summary["classes"] else [],
+        classes=[(summary["task"], class_rows(summary["task"], summary["classes"]))] if any(summary["classes"].values()) else [],
         summary=summary,
         languages=[(name, n, "") for name, n in (languages or {}).items()],
         panels=[picture(figure, name) for (name, figure), has_values in zip(panels.items(), wanted, strict=True) if has_values],

@@ -49,7 +49,10 @@ class CPSC2018(Dataset):
 
     def sources(self) -> Iterator[Source | Refused]:
         """Yield every recording that a table names, once, then those that only lie there."""
-        files = {key_of(path): path for path in self.raw.files(".mat")}
+        files: dict[str, str] = {}
+        for path in self.raw.files(".mat"):
+            if files.setdefault(key_of(path), path) != path:
+                yield Refused(key_of(path), path, "duplicate_key", f"{files[key_of(path)]} has this name too")
         rows: dict[str, dict[str, Any]] = {}
         clashes: set[str] = set()
         for table in self.tables:

@@ -92,6 +92,17 @@ def find_leaks(folders: Sequence[ShardFolder]) -> dict[str, Any]:
     }
 
 
+def told(leaks: dict[str, Any]) -> list[str]:
+    """Return what `find_leaks` found as lines; [] where there is nothing to tell."""
+    lines = [f"{count} recordings stand in both {pair}" for pair, count in leaks["between"].items()]
+    lines += [f"{count} recordings stand more than once in {folder}" for folder, count in leaks["within"].items()]
+    for what, words in (("leaking", "recordings"), ("leaking_patients", "patients")):
+        if leaks[what]:
+            more = "; ..." if leaks[what] > EXAMPLES else ""
+            lines.append(f"{leaks[what]} {words} are both in training and held out: {'; '.join(leaks[f'{what}_examples'])}{more}")
+    return lines
+
+
 def overlap(folder: ShardFolder, others: Iterable[ShardFolder]) -> NDArray[np.bool_]:
     """Return, for each row of `folder`, whether its recording is held out (val or test) in any of `others`, itself perhaps among them."""
     held: set[str] = set()

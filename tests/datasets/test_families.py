@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import cmelt.inspect
 from cmelt.config import load_recipe
 from cmelt.datasets import DATASETS, list_datasets, open_dataset
 from cmelt.datasets.published import differences
@@ -53,6 +54,8 @@ def test_cinc2021(realdata: Path, tmp_path: Path) -> None:
     assert rows["E00001"]["age"] is None
     assert (rows["S0001"]["fs_raw_hz"], rows["S0001"]["raw_duration_s"]) == (1000, 38.4)
     assert all(("report_from_labels" in row["flags"]) == bool(row["report"]) for row in rows.values())
+    page = cmelt.inspect.page(tmp_path / "out", tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(words in page for words in ("Classes: cinc2021", "CRBBB|RBBB", "right bundle branch block", "patients not told"))
     truth = Counter(name for row in rows.values() for name in load_vocabulary("cinc2021").classes_of(row["codes"]))
     expected: Counter[str] = Counter()
     with (realdata / "cinc2021/mapping/weights.csv").open() as file:
@@ -61,7 +64,7 @@ def test_cinc2021(realdata: Path, tmp_path: Path) -> None:
         line = next(line for line in header.read_text().splitlines() if "Dx:" in line)
         codes = {code.strip() for code in line.partition(":")[2].split(",")}
         expected.update(name for name, group in zip(load_vocabulary("cinc2021").classes, groups, strict=True) if group & codes)
-    assert truth == expected
+    assert truth == expected == Counter(summary.classes)  # those of no recording are 0 in the summary
     # HR00001 is PTB-XL 1, bit for bit
     assert rows["HR00001"]["signal_sha1"] == decode(Raw(realdata / "ptbxl"), "records500/00000/00001_hr.hea").signal_sha1
 
@@ -84,6 +87,10 @@ def test_headers_of_2020(realdata: Path, tmp_path: Path, dataset: str) -> None:
     assert len(rows) == 15
     assert {key for key, row in rows.items() if "gain_corrected" in row["flags"]} == {key for key in rows if key[0] in "EHS"}
     assert not any("gain_doubtful" in row["flags"] or "amplitude_unusual" in row["flags"] for row in rows.values())
+    # what is at hand under a right header too is the same recording
+    right = {path.stem: decode(Raw(path.parent), path.name).signal_sha1 for path in (realdata / "cinc2021/training").glob("*/*.hea")}
+    right["HR00003"] = decode(Raw(realdata / "ptbxl"), "records500/00000/00003_hr.hea").signal_sha1
+    assert all(row["signal_sha1"] == right[key] for key, row in rows.items())
     for row, key in enumerate(folder.column("key")):
         if rows[key]["fs_raw_hz"] == 500:
             stored = np.frombuffer((variants / f"{key}.mat").read_bytes()[24:], "<i2").reshape(-1, 12).T
@@ -162,6 +169,7 @@ def test_cpsc2018_with_its_first_four_columns(realdata: Path, tmp_path: Path) ->
     lines = ["Recording,First_label,Second_label,Third_label", "A1980,1,,", "A1981,5,2,", "A1982,12,,", "A1984,3,,"]
     (tmp_path / "REFERENCE.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "more").mkdir()
+    shutil.copy(tmp_path / "A1980.mat", tmp_path / "more")
     (tmp_path / "more/REFERENCE.csv").write_text("\n".join([lines[0], "A1980,1,,", "A1981,5,,"]) + "\n")
     _, _, rows = shards("cpsc2018", tmp_path, tmp_path / "out")
     assert (rows["A1980"]["age"], rows["A1980"]["sex"], rows["A1980"]["report"]) == (52, "male", "normal sinus rhythm.") or rows["A1980"][
@@ -169,8 +177,9 @@ def test_cpsc2018_with_its_first_four_columns(realdata: Path, tmp_path: Path) ->
     ]
     assert rows["A1980"]["age"] == 52
     assert rows["A1983"]["codes"] == []
-    rejects = {row["key"]: row["reason"] for row in pq.read_table(tmp_path / "out/rejects.parquet").to_pylist()}
-    assert rejects == {"A1981": "bad_row", "A1982": "bad_row", "A1984": "missing_file"}
+    rejects = {row["source"]: row["reason"] for row in pq.read_table(tmp_path / "out/rejects.parquet").to_pylist()}
+    expected = {"A1981.mat": "bad_row", "A1982.mat": "bad_row", "A1984.mat": "missing_file", "more/A1980.mat": "duplicate_key"}
+    assert rejects == expected
 
 
 def test_published_split_files(realdata: Path, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ SAMPLES_PER_BYTE = {8: 1, 16: 0.5, 24: 1 / 3, 32: 0.25, 61: 0.5, 80: 1, 160: 0.5
 FLAC_SAMPLES_PER_BYTE = 1000
 """More samples than this many times the file's bytes cannot be in it, so a header that says so is not believed."""
 
-WFDB_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, OverflowError, ArithmeticError, MemoryError)
+WFDB_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, ArithmeticError, MemoryError, RuntimeError)
+"""What it raises over damaged files; RuntimeError is its FLAC library's."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import wfdb
 
 from cmelt.config import SignalSettings
 from cmelt.errors import RecordError
@@ -108,6 +109,18 @@ def seeds(folder: Path) -> dict[str, str]:
     counts = {"plain": 600, "mat": 600, "packed": 600, "wide": 300, "small": 900}
     texts = {name: f"{name} 12 500 {counts[name]} 10:00:00\n{body}\n# Age: 7\n#Dx: 1,2\n" for name, body in lines.items()}
     texts |= {"s1": texts["plain"].replace("plain", "s1", 1), "s2": texts["mat"].replace("mat", "s2", 1)}
+    wfdb.wrsamp(
+        "flac",
+        500,
+        ["mV"] * 12,
+        list(LEADS),
+        p_signal=stored / 1000,
+        fmt=["516"] * 12,
+        adc_gain=[1000] * 12,
+        baseline=[0] * 12,
+        write_dir=str(folder),
+    )
+    texts["flac"] = (folder / "flac.hea").read_text()
     texts["many"] = "many/2 12 500 1200\ns1 600\ns2 600\n"
     for name, text in texts.items():
         (folder / f"{name}.hea").write_text(text)
@@ -192,8 +205,9 @@ def fuzz(inputs: int, seed: int = 0) -> dict[str, Any]:
                 what = mutate(texts[name], dice)
                 cut = dice.random() < 0.2
                 if cut:
-                    whole = (folder / "r.dat").read_bytes()
-                    (folder / "r.dat").write_bytes(whole[: dice.randrange(len(whole))])
+                    of = folder / ("flac_1.dat" if name == "flac" else "r.dat")
+                    whole = of.read_bytes()
+                    of.write_bytes(whole[: dice.randrange(len(whole))])
                 (folder / "x.hea").write_bytes(what.encode("utf-8", "replace"))
                 read = lambda: decode(raw, "x.hea")  # noqa: E731
             began = time.process_time()
@@ -211,7 +225,7 @@ def fuzz(inputs: int, seed: int = 0) -> dict[str, Any]:
             if took > MOST_S:
                 failures.append(f"{took:.2f} s: {what[:300]!r}")
             if number % 5 != 4 and cut:
-                (folder / "r.dat").write_bytes(whole)
+                of.write_bytes(whole)
     finally:
         watching[0] = False
         shutil.rmtree(folder)

@@ -291,6 +291,20 @@ def export(
     emit(summary) if as_json else console().print(line)
 
 
+@app.command("export-onnx")
+def export_onnx(
+    run: Annotated[Path, typer.Argument(help="A run or checkpoint folder.")],
+    out: Annotated[Path, typer.Argument(help="The .onnx file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write the ECG encoder as an ONNX graph, checked against torch."""
+    from cmelt.models.onnx import export_onnx as verb
+
+    summary = verb(run, out)
+    line = f"{out}: {summary['bytes'] / 1e6:.1f} MB, differs from torch by at most {summary['difference']:.1g}"
+    emit(summary) if as_json else console().print(line)
+
+
 @app.command()
 def report(
     runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; default: the newest under runs/.")] = None,

@@ -88,7 +88,7 @@ class ECGEncoder(nn.Module):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Return [CLS] and the encoded `tokens` (B, K, W): (B, 1 + K, W)."""
-        x = torch.cat([self.cls.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], dim=1)
+        x = torch.cat([self.cls.to(tokens.dtype).expand(tokens.shape[0], 1, -1), tokens], dim=1)
         x = dropout(self.norm(x), self.rate, self.training)
         for layer in self.layers:
             x = layerwise(layer, self.again, x)

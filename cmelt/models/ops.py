@@ -37,7 +37,8 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return dropped(gradient, *ctx.saved_tensors, ctx.rate), None
+        (stays,) = ctx.saved_tensors
+        return dropped(gradient, stays, ctx.rate), None
 
 
 def dropped(x: Tensor, stays: Tensor, rate: float) -> Tensor:
@@ -133,13 +134,15 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, stays = ctx.saved_tensors
-        again = [x if x is None else x.detach().requires_grad_(x.requires_grad) for x in inputs]
+        *inputs, mask, stays = ctx.saved_tensors
+        learnt = mask is not None and mask.requires_grad
         with torch.enable_grad():
-            out = attended(*again, stays, ctx.rate, ctx.scale)
-        learnt = [x for x in again if x is not None and x.requires_grad]
-        gradients = iter(torch.autograd.grad(out, learnt, gradient))
-        return *(next(gradients) if x is not None and x.requires_grad else None for x in again), None, None
+            again = [x.detach().requires_grad_() for x in inputs]
+            query, key, value = again
+            bias = mask.detach().requires_grad_() if learnt else mask
+            out = attended(query, key, value, bias, stays, ctx.rate, ctx.scale)
+        gradients = torch.autograd.grad(out, [*again, bias] if learnt else again, gradient)
+        return *gradients[:3], gradients[3] if learnt else None, None, None
 
 
 def conv_at(x: Tensor, weight: Tensor, at: Tensor, groups: int, taps: int = 16) -> Tensor:

@@ -111,6 +111,12 @@ def class_texts(task: str) -> dict[str, Row]:
     return {name: own.get(name) or shared[name] for name in load_vocabulary(task).classes}
 
 
+def challenge_weights() -> NDArray[np.float64]:
+    """Return the credit (26, 26) of CinC 2021 for answering the column's class where the row's is true, in the order of task cinc2021."""
+    classes = load_vocabulary("cinc2021").classes
+    return np.array([[float(row[name]) for name in classes] for row in read_table("cinc2021_weights")])
+
+
 def read_table(name: str) -> list[Row]:
     """Return the rows of ``vocab/NAME.csv``; lines that begin with # say where its facts come from."""
     text = files("cmelt").joinpath("vocab", f"{name}.csv").read_text(encoding="utf-8")

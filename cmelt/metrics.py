@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 CHUNK = 128
 """Resamples that are worked on at once; (N, CHUNK) then stays in the processor's cache."""
 
+FEW_PAIRS = 3_000_000
+"""Up to so many pairs of a positive and a negative, all are compared once; above, each resample runs over sorted scores."""
+
 
 def auroc(truth: ArrayLike, score: ArrayLike) -> Floats:
     """Return the area under the ROC curve of each class, (C,); ties count one half, NaN where a class is empty."""
@@ -75,6 +78,33 @@ def macro(per_class: ArrayLike, axis: int = -1) -> Any:
     return float(mean) if mean.ndim == 0 else mean
 
 
+def support_weighted(per_class: ArrayLike, truth: ArrayLike) -> float:
+    """Return the mean over classes that have a value, each counted by its positives in `truth` (N, C); NaN where none has one."""
+    per_class, positives = np.asarray(per_class, float), np.asarray(truth).sum(0, dtype=float)
+    known = ~np.isnan(per_class)
+    return float(_divide((per_class * positives)[known].sum(), positives[known].sum()))
+
+
+def micro_auroc(truth: ArrayLike, score: ArrayLike) -> float:
+    """Return the AUROC of all (recording, class) pairs taken together, so that scores are compared across classes; NaN where undefined."""
+    truth, score = _pair(truth, score)
+    return float(auroc(truth.reshape(-1, 1), score.reshape(-1, 1))[0])
+
+
+def calibration_error(truth: ArrayLike, probability: ArrayLike, bins: int = 15) -> Floats:
+    """Return the expected calibration error of each class, (C,): |mean probability − share of positives| over equal bins of [0, 1].
+
+    Bins are weighted by their recordings (arXiv 1706.04599, one class against the rest). Raises ValueError outside [0, 1].
+    """
+    truth, probability = _pair(truth, probability)
+    if probability.size and not 0 <= probability.min() <= probability.max() <= 1:
+        raise ValueError("a probability lies outside 0 … 1")
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    gap = probability - truth
+    sums = np.stack([np.bincount(which[:, c], gap[:, c], bins) for c in range(truth.shape[1])], axis=1)  # (bins, C)
+    return _divide(np.abs(sums).sum(0), len(truth))
+
+
 def empty(truth: ArrayLike, classes: Sequence[str]) -> dict[str, str]:
     """Return the classes that have no AUROC on `truth` (N, C), each with the reason."""
     positives = np.asarray(truth).sum(0)
@@ -94,14 +124,39 @@ def resample_weights(patients: Sequence[Any] | NDArray[Any], resamples: int = 10
 
 
 def weighted_auroc(truth: ArrayLike, score: ArrayLike, weights: NDArray[np.float32]) -> Floats:
-    """Return the AUROC of each class under each column of `weights` (N, R), (R, C); NaN where a resample leaves a class empty."""
-    truth, score = _pair(truth, score)
+    """Return the AUROC of each class under each column of `weights` (N, R), (R, C); NaN where a resample leaves a class empty.
+
+    `score` is (N, C), or (S, N, C) for S score sets, whose AUROCs are averaged.
+    """
+    score = np.asarray(score, np.float64)
+    sets = [_pair(truth, one) for one in (score if score.ndim == 3 else score[None])]
+    truth = sets[0][0]
     out = np.full((weights.shape[1], truth.shape[1]), np.nan)
-    for first in range(0, weights.shape[1], CHUNK):
-        part = np.ascontiguousarray(weights[:, first : first + CHUNK])
-        for c in range(truth.shape[1]):
-            out[first : first + CHUNK, c] = _weighted_auroc_of_class(truth[:, c], score[:, c], part)
+    for c in range(truth.shape[1]):
+        scores = [one[:, c] for _, one in sets]
+        positives = int(truth[:, c].sum())
+        if 0 < positives * (len(truth) - positives) <= FEW_PAIRS:
+            out[:, c] = _weighted_auroc_of_pairs(truth[:, c], scores, weights)
+            continue
+        for first in range(0, weights.shape[1], CHUNK):
+            part = np.ascontiguousarray(weights[:, first : first + CHUNK])
+            out[first : first + CHUNK, c] = np.mean([_weighted_auroc_of_class(truth[:, c], one, part) for one in scores], axis=0)
     return out
+
+
+def _weighted_auroc_of_pairs(truth: NDArray[np.bool_], scores: Sequence[Floats], weights: NDArray[np.float32]) -> Floats:
+    """Return the AUROC of one class, mean over score sets, under each column of `weights` (N, R), (R,).
+
+    Which of P positives rank above which of Q negatives does not change with the weights: one (P, Q) matrix serves all resamples.
+    """
+    above = np.zeros((int(truth.sum()), int((~truth).sum())), np.float32)
+    for score in scores:
+        positive, negative = score[truth][:, None], score[~truth]
+        above += positive > negative
+        above += np.float32(0.5) * (positive == negative)
+    own, others = weights[truth], weights[~truth]
+    wins = np.einsum("pr,pr->r", own, above @ others, dtype=np.float64) / len(scores)
+    return _divide(wins, own.sum(0, dtype=float) * others.sum(0, dtype=float))
 
 
 def _weighted_auroc_of_class(truth: NDArray[np.bool_], score: Floats, weights: NDArray[np.float32]) -> Floats:
@@ -164,11 +219,10 @@ def difference(value: float, samples: Floats) -> Difference:
 
 
 def _macro_of_seeds(truth: ArrayLike, score: ArrayLike, weights: NDArray[np.float32]) -> tuple[float, Floats]:
-    """Return the macro AUROC, mean over seeds, and the same in each resample (R,)."""
+    """Return the macro AUROC of the mean over seeds, and the same in each resample (R,)."""
     score = np.asarray(score, float)
-    seeds = score if score.ndim == 3 else score[None]
-    value = np.mean([macro(auroc(truth, s)) for s in seeds])
-    return float(value), np.mean([macro(weighted_auroc(truth, s, weights)) for s in seeds], axis=0)
+    per_class = np.mean([auroc(truth, one) for one in (score if score.ndim == 3 else score[None])], axis=0)
+    return float(macro(per_class)), np.asarray(macro(weighted_auroc(truth, score, weights), axis=1))
 
 
 def challenge_score(truth: ArrayLike, predicted: ArrayLike, weights: ArrayLike, normal: int) -> float:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks, resample_poly
 
+from cmelt.config import FinetuneRecipe, OptimSettings, TuneSettings
 from cmelt.models.cmelt import CMELT
-from cmelt.tasks.base import Cohort, Features, encoder_features, on_device
+from cmelt.tasks.base import Cohort, encoder_features, on_device
+from cmelt.tasks.features import Features
+from cmelt.tasks.protocol import Fit, Folds, Rows
 
 Ecg = NDArray[np.float32]
 
@@ -33,10 +36,7 @@ def random_init(model: CMELT, cohort: Cohort, seeds: Sequence[int], quiet: bool 
     """Return the features of `model`'s shape with fresh random weights, once for each seed."""
     out = []
     for number, seed in enumerate(seeds):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            fresh = CMELT(model.config)
-        out.append(encoder_features(on_device(fresh), cohort, f"random init {number + 1} of {len(seeds)}", quiet=quiet))
+        out.append(encoder_features(fresh(model, seed), cohort, f"random init {number + 1} of {len(seeds)}", quiet=quiet))
     return out
 
 
@@ -61,6 +61,14 @@ BASELINES: dict[str, Callable[[CMELT, Cohort, Sequence[int], bool], list[Feature
     "random_conv": random_conv,
 }
 """Baseline → its features, one set for each replicate."""
+
+RIDGE = frozenset({"random_conv"})
+"""Baselines that are fitted by ridge regression, whatever the protocol (as in ROCKET)."""
+
+SUPERVISED = "supervised"
+"""The baseline that learns all of the encoder from the drawn labels alone."""
+
+SCRATCH = TuneSettings(epochs=40, patience=8, batch=32, head_rate=1.0)
 
 
 def features_trivial(ecg_mv: Ecg, fs_hz: float) -> NDArray[np.float32]:
@@ -113,3 +121,22 @@ def features_random_conv(ecg_mv: Ecg, fs_hz: float, seed: int) -> NDArray[np.flo
         y = torch.nn.functional.conv1d(x, weight, offset, padding=pad, dilation=int(dilation), groups=MIXTURES)
         out += [(y > 0).float().mean(-1), y.amax(-1)]
     return torch.cat(out, dim=1).numpy()
+
+
+def from_scratch(model: CMELT, cohort: Cohort, folds: Folds, usable: NDArray[np.bool_], drawn: Rows, seed: int) -> Fit:
+    """Train an encoder of `model`'s shape from random weights on rows `drawn` alone, and return its scores."""
+    from cmelt.tasks.classifier import Classifier, scores, train  # brings accelerate, which other baselines do without
+
+    recipe = FinetuneRecipe(tune=SCRATCH.model_copy(update={"seed": seed}), optim=OptimSettings(lr=1e-3, schedule="cosine"))
+    classifier = Classifier(fresh(model, seed), len(cohort.classes), seed=seed)
+    found = train(classifier, cohort, drawn, folds.val, usable, recipe, quiet=True)
+    val, test = (scores(found.classifier, cohort, rows) for rows in (folds.val, folds.test))
+    told = {"features": SUPERVISED, "val_auc": round(found.val_auc, 6), "best_epoch": found.best_epoch, "epochs": found.epochs}
+    return Fit(test, val, told)
+
+
+def fresh(model: CMELT, seed: int) -> CMELT:
+    """Return a model of `model`'s shape with random weights drawn with `seed`, on the best device there is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return on_device(CMELT(model.config))

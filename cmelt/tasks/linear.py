@@ -1,11 +1,12 @@
-"""Linear classifiers on frozen features: every class and every strength of regularisation in one batched fit.
+"""Linear classifiers on frozen features: every class in one batched fit, along a path of regularisation.
 
-Letters: N recordings, F features, r = rank ≤ min(N, F), C classes, G strengths, K = G · C columns, one classifier each.
+Letters: N recordings, F features, r = rank ≤ min(N, F), C classes, G strengths, K columns, one separate function of P numbers each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +15,32 @@ Floats = NDArray[np.float64]
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "logistic": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-    "ridge": (1e0, 1e1, 1e2, 1e3, 1e4, 1e5),
+    "ridge": (1e5, 1e4, 1e3, 1e2, 1e1, 1e0),
 }
-"""What validation chooses from: C of the logistic loss (scikit-learn's: smaller = stronger), alpha of ridge."""
+"""What validation chooses from, strong first: C of the logistic loss (scikit-learn's: smaller = stronger), alpha of ridge."""
 
 
 def fit(x: Floats, truth: NDArray[np.bool_], strengths: Sequence[float], loss: str = "logistic") -> tuple[Floats, Floats]:
-    """Fit a classifier for each strength and class on standardised features `x` (N, F) and `truth` (N, C).
+    """Fit a classifier for each strength and class; returns weights (G, F, C) and biases (G, C), as `path` yields them."""
+    weights, biases = zip(*path(x, truth, strengths, loss), strict=True)
+    return np.stack(weights), np.stack(biases)
 
-    Returns weights (G, F, C) and biases (G, C). The bias is not penalised. A class without positives or negatives in the draw gets
-    weights and bias 0: it cannot be learnt, and all its scores are equal.
+
+def path(x: Floats, truth: NDArray[np.bool_], strengths: Sequence[float], loss: str = "logistic") -> Iterator[tuple[Floats, Floats]]:
+    """Yield for each strength, in the order given, weights (F, C) and biases (C,) fitted to standardised `x` (N, F) and `truth` (N, C).
+
+    The bias is not penalised. A class without positives or negatives in the draw gets weights and bias 0: it cannot be learnt, and all
+    its scores are equal. Each logistic fit starts from the last, so strengths are best given from strong to weak.
     """
     known = truth.any(0) & ~truth.all(0)
     z, basis, power = _principal(x)
-    w = np.zeros((len(strengths), z.shape[1] + 1, truth.shape[1]))
-    solve: Callable[[Floats, Floats, NDArray[np.bool_], Sequence[float]], Floats] = {"logistic": _logistic, "ridge": _ridge}[loss]
-    if known.any():
-        w[:, :, known] = solve(z, power, truth[:, known], strengths)
-    weights = basis @ w[:, :-1]  # (F, r) @ (G, r, C)
-    return weights, w[:, -1] - x.mean(0) @ weights
+    solve: Callable[[Floats, Floats, NDArray[np.bool_], Sequence[float]], Iterator[Floats]] = {"logistic": _logistic, "ridge": _ridge}[loss]
+    mean = x.mean(0)
+    for found in solve(z, power, truth[:, known], strengths):
+        w = np.zeros((z.shape[1] + 1, truth.shape[1]))
+        w[:, known] = found
+        weights = basis @ w[:-1]  # (F, r) @ (r, C)
+        yield weights, w[-1] - mean @ weights
 
 
 def _principal(x: Floats) -> tuple[Floats, Floats, Floats]:
@@ -51,45 +59,45 @@ def _principal(x: Floats) -> tuple[Floats, Floats, Floats]:
     return x @ basis, basis, power
 
 
-def _ridge(z: Floats, power: Floats, truth: NDArray[np.bool_], strengths: Sequence[float]) -> Floats:
-    """Solve ridge regression on ±1 targets in principal coordinates; returns (G, r + 1, C), the bias last."""
+def _ridge(z: Floats, power: Floats, truth: NDArray[np.bool_], strengths: Sequence[float]) -> Iterator[Floats]:
+    """Solve ridge regression on ±1 targets in principal coordinates; yields (r + 1, C) for each strength, the bias last."""
     target = 2.0 * truth - 1
-    moment = z.T @ target
-    return np.stack([np.vstack([moment / (power[:, None] + alpha), target.mean(0)]) for alpha in strengths])
+    moment, mean = z.T @ target, target.mean(0)
+    for alpha in strengths:
+        yield np.vstack([moment / (power[:, None] + alpha), mean])
 
 
-def _logistic(z: Floats, power: Floats, truth: NDArray[np.bool_], strengths: Sequence[float]) -> Floats:
-    """Minimise C · Σ log-loss + ½‖w‖² for each strength and class; returns (G, r + 1, C), the bias last.
+def _logistic(z: Floats, power: Floats, truth: NDArray[np.bool_], strengths: Sequence[float]) -> Iterator[Floats]:
+    """Minimise C · Σ log-loss + ½‖w‖² for each class; yields (r + 1, C) for each strength, the bias last.
 
-    All columns share each matrix product of an L-BFGS that starts from the diagonal of the Hessian at the base rate.
+    All classes share each matrix product of an L-BFGS that begins with the diagonal of the Hessian at the base rate.
     """
-    n, classes = truth.shape
-    cost = np.repeat(np.asarray(strengths, float), classes)  # (K,)
-    target = np.tile(truth, (1, len(strengths))).astype(float)  # (N, K)
+    target = truth.astype(float)  # (N, C)
     rate = target.mean(0)
-    z = np.column_stack([z, np.ones(n)])
+    z = np.column_stack([z, np.ones(len(z))])
     penalty = np.append(np.ones(len(power)), 0.0)[:, None]  # (r + 1, 1)
-    curve = cost * rate * (1 - rate) * np.append(power, n)[:, None] + penalty  # (r + 1, K)
-    start = np.zeros_like(curve)
-    start[-1] = np.log(rate / (1 - rate))
+    w = np.zeros((len(penalty), truth.shape[1]))
+    w[-1] = np.log(rate / (1 - rate))
 
-    def value_and_slope(w: Floats, columns: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    def value_and_slope(w: Floats, columns: NDArray[np.intp], cost: float) -> tuple[Floats, Floats]:
         logit = z @ w
         small = np.exp(-np.abs(logit))
         chance = np.where(logit >= 0, 1.0, small) / (1 + small)
         loss = (np.log1p(small) + np.maximum(logit, 0) - target[:, columns] * logit).sum(0)
-        slope = cost[columns] * (z.T @ (chance - target[:, columns])) + penalty * w
-        return cost[columns] * loss + 0.5 * (penalty * w * w).sum(0), slope
+        slope = cost * (z.T @ (chance - target[:, columns])) + penalty * w
+        return cost * loss + 0.5 * (penalty * w * w).sum(0), slope
 
-    w = minimise(value_and_slope, start, curve)
-    return w.reshape(len(power) + 1, len(strengths), classes).transpose(1, 0, 2)
+    for cost in strengths:
+        curve = cost * rate * (1 - rate) * np.append(power, len(z))[:, None] + penalty  # (r + 1, C)
+        w = minimise(partial(value_and_slope, cost=cost), w, curve)
+        yield w
 
 
 def minimise(
     value_and_slope: Callable[[Floats, NDArray[np.intp]], tuple[Floats, Floats]],
     start: Floats,
     curve: Floats,
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-8,
     steps: int = 300,
     memory: int = 8,
 ) -> Floats:

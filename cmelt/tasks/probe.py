@@ -1,9 +1,10 @@
-"""`cmelt probe`: how much a linear classifier reads off the frozen ECG encoder, beside a randomly initialised one."""
+"""`cmelt probe`: how much a linear classifier reads off the frozen ECG encoder, beside encoders that learnt nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,51 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from cmelt.config import did_you_mean
 from cmelt.errors import TaskError
 from cmelt.metrics import auroc, empty, resample_weights
-from cmelt.tasks.base import Cohort, Features, encoder_features, load_model, open_run
-from cmelt.tasks.baselines import BASELINES
+from cmelt.models.cmelt import CMELT
+from cmelt.record import LEADS
+from cmelt.tasks.base import Cohort, encoder_features, load_model, open_run
+from cmelt.tasks.baselines import BASELINES, RIDGE, SUPERVISED, from_scratch
+from cmelt.tasks.details import by_subgroup, details, in_common
+from cmelt.tasks.features import Features
+from cmelt.tasks.protocol import FRACTIONS, Fit, Folds, Protocol, Rows, open_protocol
 from cmelt.tasks.results import Scored, beside, evaluate, summary, table, write_results
-from cmelt.tasks.strict import FEWEST, FRACTIONS, SEEDS, Fit, Folds, draw, draw_size, fit_and_score
+from cmelt.tasks.split import choose_folds, groups, see_only
+from cmelt.tasks.strict import Strict
 
-__all__ = ["Probe", "probe", "strict", "table"]
+__all__ = ["Probe", "Problem", "measure", "on_features", "probe", "table"]
 
 RESAMPLES = 1000
+
+Fitter = Callable[[Rows, int], Fit]
+"""Drawn rows and a seed in, a fit out."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be told apart: labels (N, C), who is whom (N,), folds, and the classes that cannot count, each with the reason."""
+
+    truth: NDArray[np.int8]
+    folds: Folds
+    patients: NDArray[Any]
+    keys: NDArray[np.str_]
+    classes: Sequence[str]
+    left_out: Mapping[str, str]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Return which classes count, (C,)."""
+        return np.array([name not in self.left_out for name in self.classes])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probe found: the entries of the result file, and the model's scores for the predictions' table."""
+
+    fractions: list[dict[str, Any]]
+    scored: list[Scored]
 
 
 def probe(
@@ -29,25 +65,59 @@ def probe(
     task: str = "superclass",
     baselines: Sequence[str] = ("random_init",),
     init_seeds: Sequence[int] = (0, 1, 2),
+    *,
+    protocol: str = "strict",
+    tested: Sequence[Path] = (),
+    splits: Path | None = None,
+    leads: Sequence[str] = LEADS,
+    fractions: Sequence[float] = FRACTIONS,
+    seeds: int | None = None,
+    subgroups: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Probe `run` (default: the newest) on `shards` (default: its own) by protocol ``strict``; write its results, return them.
+    """Probe `run` (default: the newest) on `shards` (default: its own) by `protocol`; write its results, return them.
 
-    `baselines` are names of BASELINES; a random one is made with each of `init_seeds`. The files are ``RUN/results/probe-TASK.json``
-    and ``.parquet``. Raises CheckpointError, ShardError or TaskError where run, shards and task do not fit.
+    `baselines` are names of BASELINES, or SUPERVISED; a random one is made with each of `init_seeds`. With `tested`, the test fold is
+    that of other shard folders. `splits` is a folder of split files, `leads` what is seen, `seeds` how many draws of a fraction, where
+    not the protocol's own number. The files are ``RUN/results/probe-TASK….json`` and ``.parquet``; their name says what is not the
+    default. Raises CheckpointError, ShardError, InputError or TaskError where run, shards and task do not fit.
     """
+    rules = open_protocol(protocol)
+    for name in baselines:
+        if name not in (*BASELINES, SUPERVISED):
+            known = [*BASELINES, SUPERVISED]
+            raise TaskError(f"no baseline {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     opened = open_run(run, shards)
-    cohort = Cohort(opened.shards, task)
-    folds = Folds(cohort.rows("train"), cohort.rows("val"), cohort.rows("test"))
-    left_out = unusable(cohort.truth, folds, cohort.classes)
+    cohort = Cohort([*opened.shards, *tested], task, opened.cache)
+    see_only(cohort, leads)
+    problem, told = pose(cohort, len(opened.shards) if tested else 0, splits)
     model = load_model(opened, cohort)
     features = encoder_features(model, cohort, "features", quiet=quiet)
-    others = {name: BASELINES[name](model, cohort, init_seeds, quiet) for name in baselines}
-    found = strict(features, others, cohort.truth, folds, cohort.patients, cohort.classes, left_out, quiet=quiet)
-    result = {"task": task, "protocol": "strict", **opened.facts(), "datasets": cohort.datasets, "fractions": found.fractions}
-    test = folds.test
-    write_results(opened.folder / "results", f"probe-{task}", result, cohort.keys[test], cohort.truth[test], cohort.classes, found.scored)
+    others = {name: fitters(name, model, cohort, problem, rules, init_seeds, quiet) for name in baselines}
+    kinds = groups(cohort, problem.folds.test) if subgroups else {}
+    found = measure(rules, on_features(rules, features, problem), others, problem, task, fractions, seeds, kinds, quiet)
+    result = {"task": task, "protocol": protocol, **opened.facts(), "datasets": cohort.datasets, **told}
+    result |= {"leads": list(leads), "fractions": found.fractions}
+    test = problem.folds.test
+    name = "-".join([f"probe-{task}", *differences(protocol, leads, cohort.datasets[len(opened.shards) :], splits)])
+    folder = opened.folder / "results"
+    write_results(folder, name, result, problem.keys[test], problem.truth[test], problem.classes, found.scored, problem.patients[test])
     return result
+
+
+def differences(protocol: str, leads: Sequence[str], tested: Sequence[str], splits: Path | None) -> list[str]:
+    """Return what in a result is not the default, as parts of its file's name."""
+    parts = [] if protocol == "strict" else [protocol]
+    if set(leads) != set(LEADS):
+        parts += ["leads", *leads]
+    return parts + (["on", *tested] if tested else []) + (["splits", splits.name] if splits else [])
+
+
+def pose(cohort: Cohort, trained: int = 0, splits: Path | None = None) -> tuple[Problem, dict[str, Any]]:
+    """Return the problem of a cohort, and what a result tells of its folds; raises TaskError where it cannot be posed."""
+    folds, told = choose_folds(cohort, trained, splits)
+    left_out = unusable(cohort.truth, folds, cohort.classes)
+    return Problem(cohort.truth, folds, cohort.patients, cohort.keys, cohort.classes, left_out), told
 
 
 def unusable(truth: NDArray[np.int8], folds: Folds, classes: Sequence[str]) -> dict[str, str]:
@@ -64,64 +134,73 @@ def unusable(truth: NDArray[np.int8], folds: Folds, classes: Sequence[str]) -> d
     return {name: reasons[name] for name in classes if name in reasons}
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a probe found: the entries of the result file, and the model's scores for the predictions' table."""
-
-    fractions: list[dict[str, Any]]
-    scored: list[Scored]
+def on_features(protocol: Protocol, sets: Features | Mapping[str, NDArray[np.floating]], problem: Problem) -> Fitter:
+    """Return what fits `sets` (name → (N, F)) to a draw of `problem` as `protocol` says."""
+    return partial(_fit, protocol, sets, problem)
 
 
-def strict(
-    features: Mapping[str, NDArray[np.floating]],
-    baselines: Mapping[str, Sequence[Features]],
-    truth: NDArray[np.int8],
-    folds: Folds,
-    patients: NDArray[Any],
-    classes: Sequence[str],
-    left_out: Mapping[str, str],
-    loss: str = "logistic",
+def _fit(protocol: Protocol, sets: Mapping[str, NDArray[np.floating]], problem: Problem, drawn: Rows, seed: int) -> Fit:
+    return protocol.fit(sets, problem.truth, problem.folds, drawn, problem.usable, seed)
+
+
+def fitters(
+    name: str, model: CMELT, cohort: Cohort, problem: Problem, protocol: Protocol, seeds: Sequence[int], quiet: bool
+) -> list[Fitter]:
+    """Return what fits baseline `name`, once for each replicate."""
+    if name == SUPERVISED:
+        return [partial(from_scratch, model, cohort, problem.folds, problem.usable)]
+    rules = Strict("ridge") if name in RIDGE else protocol
+    return [on_features(rules, sets, problem) for sets in BASELINES[name](model, cohort, seeds, quiet)]
+
+
+def measure(
+    protocol: Protocol,
+    fitter: Fitter,
+    baselines: Mapping[str, Sequence[Fitter]],
+    problem: Problem,
+    task: str = "",
     fractions: Sequence[float] = FRACTIONS,
+    seeds: int | None = None,
+    kinds: Mapping[str, NDArray[np.str_]] | None = None,
     quiet: bool = False,
 ) -> Probe:
-    """Run protocol ``strict`` on arrays: `features` name → (N, F), `truth` (N, C), rows by `folds`, `patients` (N,).
+    """Fit to each fraction's draws and score the test fold, `baselines` (name → replicates) on the same draws, compared in pairs.
 
-    `baselines` name → replicates, each like `features`, are fitted on the same draws and compared in pairs.
+    `kinds` are subgroups of the test fold, as `groups` gives them.
     """
-    usable = np.array([name not in left_out for name in classes])
-    test = truth[folds.test]
-    weights = resample_weights(patients[folds.test], RESAMPLES)
+    folds, usable, classes = problem.folds, problem.usable, problem.classes
+    test = problem.truth[folds.test]
+    weights = resample_weights(problem.patients[folds.test], RESAMPLES)
     console = Console(stderr=True, quiet=quiet)
     entries: list[dict[str, Any]] = []
     scored: list[Scored] = []
     for fraction in fractions:
-        size = draw_size(len(folds.train), fraction)
-        if size < FEWEST:
-            reason = f"{size} training recordings are fewer than {FEWEST}"
+        size = protocol.draw_size(len(folds.train), fraction)
+        if size < protocol.fewest:
+            reason = f"{size} training recordings are fewer than {protocol.fewest}"
             entries.append({"fraction": fraction, "n_train": size, "not_computed": reason})
             continue
-        seeds = SEEDS if fraction < 1 else SEEDS[:1]
-        draws = [folds.train[draw(truth[folds.train], fraction, seed)] for seed in seeds]
-        fits = [fit_and_score(features, truth, folds, drawn, usable, loss) for drawn in draws]
-        scored += [Scored(fraction, seed, fit.score) for seed, fit in zip(seeds, fits, strict=True)]
-        own = evaluate(test, [fit.score for fit in fits], weights, usable)
-        entry: dict[str, Any] = {
-            "fraction": fraction,
-            "seeds": list(seeds),
-            "n_train": max(map(len, draws)),
-            "n_val": len(folds.val),
-            "n_test": len(test),
+        drawn = {
+            seed: folds.train[protocol.draw(problem.truth[folds.train], problem.keys[folds.train], fraction, seed)]
+            for seed in protocol.seeds(fraction, seeds)
         }
-        entry |= summary(own, test, classes) | {"left_out": dict(left_out), "chosen": [chosen(fit) for fit in fits], "baselines": {}}
+        fits = [fitter(rows, seed) for seed, rows in drawn.items()]
+        scored += [Scored(fraction, seed, fit.score) for seed, fit in zip(drawn, fits, strict=True)]
+        own = evaluate(test, [fit.score for fit in fits], weights, usable)
+        entry: dict[str, Any] = {"fraction": fraction, "seeds": list(drawn), "n_train": max(map(len, drawn.values()))}
+        entry |= {"n_val": len(folds.val), "n_test": len(test)}
+        entry |= summary(own, test, classes) | in_common(fits)
+        more = details(protocol, fits, test, problem.truth[folds.val], usable, classes, task)
+        for name, numbers in more.pop("by_class").items():
+            entry["per_class"][name] |= numbers
+        entry |= more | {"left_out": dict(problem.left_out), "chosen": [fit.told for fit in fits], "baselines": {}}
+        if kinds:
+            entry["subgroups"] = by_subgroup(fits, test, weights, usable, kinds, classes)
         for name, replicates in baselines.items():
-            theirs = [fit_and_score(one, truth, folds, drawn, usable, loss) for one in replicates for drawn in draws]
+            theirs = [one(rows, seed) for one in replicates for seed, rows in drawn.items()]
             both = beside(evaluate(test, [fit.score for fit in theirs], weights, usable), own, classes)
-            entry["baselines"][name] = both | {"replicates": len(replicates), "chosen": [chosen(fit) for fit in theirs]}
+            entry["baselines"][name] = both | in_common(theirs) | {"replicates": len(replicates), "chosen": [fit.told for fit in theirs]}
         entries.append(entry)
-        console.print(f"probe: {fraction:.0%} of the labels, {entry['n_train']} recordings: macro AUC {own.macro:.3f}", soft_wrap=True)
+        said = f"probe: {protocol.name}, {fraction:.0%} of the labels, {entry['n_train']} recordings: macro AUC {own.macro:.3f}"
+        console.print(said, soft_wrap=True, highlight=False)
     return Probe(entries, scored)
-
-
-def chosen(fit: Fit) -> dict[str, Any]:
-    """Return what validation chose for one fit."""
-    return {"features": fit.features, "strength": fit.strength, "val_auc": round(fit.val_auc, 6)}

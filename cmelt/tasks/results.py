@@ -54,7 +54,7 @@ def evaluate(truth: NDArray[np.int8], scores: Sequence[Floats], weights: NDArray
     auc = np.full((len(scores), truth.shape[1]), np.nan)
     samples = np.full((weights.shape[1], truth.shape[1]), np.nan)
     auc[:, usable] = [auroc(truth[:, usable], score[:, usable]) for score in scores]
-    samples[:, usable] = np.mean([weighted_auroc(truth[:, usable], score[:, usable], weights) for score in scores], axis=0)
+    samples[:, usable] = weighted_auroc(truth[:, usable], np.stack(scores)[:, :, usable], weights)
     return Evaluation(auc.mean(0), np.asarray(macro(auc, axis=1)), samples)
 
 
@@ -117,16 +117,23 @@ def write_results(
     truth: NDArray[np.int8],
     classes: Sequence[str],
     scored: Sequence[Scored],
+    patients: NDArray[Any] | None = None,
 ) -> None:
-    """Write ``NAME.json`` and the predictions ``NAME.parquet`` (key, fraction, seed, class, score, truth) into `folder`, each whole."""
+    """Write ``NAME.json`` and the predictions ``NAME.parquet`` into `folder`, each whole.
+
+    The table's columns: key, patient (a number that stands for one in this file; where `patients` are given), fraction, seed, class,
+    score, truth.
+    """
     n, c = truth.shape
     each = n * c
     key = pa.DictionaryArray.from_arrays(
         np.tile(np.repeat(np.arange(n, dtype=np.int32), c), len(scored)), pa.array(keys.tolist(), pa.string())
     )
     of_class = pa.DictionaryArray.from_arrays(np.tile(np.arange(c, dtype=np.int32), n * len(scored)), pa.array(classes, pa.string()))
+    who = {} if patients is None else {"patient": np.tile(np.repeat(np.unique(patients, return_inverse=True)[1], c), len(scored))}
     table = pa.table({
         "key": key,
+        **who,
         "fraction": np.repeat(np.array([s.fraction for s in scored], np.float64), each),
         "seed": np.repeat(np.array([s.seed for s in scored], np.int64), each),
         "class": of_class,
@@ -142,16 +149,19 @@ def table(result: dict[str, Any]) -> Group:
     """Return a result for the terminal: macro AUROC by share of the labels, then AUROC by class at the largest share."""
     computed = [entry for entry in result["fractions"] if "not_computed" not in entry]
     title = f"{result['task']} · protocol {result['protocol']} · {result['checkpoint']}"
-    shares = _table(title, "labels", "training", "", "macro AUC", "95 %")
+    shares = columns(title, "labels", "training", "", "macro AUC", "95 %")
     for entry in result["fractions"]:
         head = (f"{entry['fraction']:.0%}" if entry["fraction"] else "none", str(entry["n_train"]))
         if "not_computed" in entry:
             shares.add_row(*head, "not computed", "", "")
             continue
-        shares.add_row(*head, "[bold]model[/]", *_cells(entry["macro_auc"], entry["ci95"]))
+        shares.add_row(*head, "[bold]model[/]", *cells(entry["macro_auc"], entry["ci95"]))
+        if "best_minus_last" in entry:
+            shares.add_row("", "", "its last epoch", number(entry["last_epoch_auc"]), "")
+            shares.add_row("", "", "best minus last", number(entry["best_minus_last"], "+.3f"), "")
         for name, base in entry["baselines"].items():
-            shares.add_row("", "", name.replace("_", " "), *_cells(base["macro_auc"], base["ci95"]))
-            shares.add_row("", "", "model minus it", *_cells(base["difference"], base["difference_ci95"], "+.3f"))
+            shares.add_row("", "", name.replace("_", " "), *cells(base["macro_auc"], base["ci95"]))
+            shares.add_row("", "", "model minus it", *cells(base["difference"], base["difference_ci95"], "+.3f"))
     if not computed:
         shares.caption = "; ".join(f"{entry['fraction']:.0%}: {entry['not_computed']}" for entry in result["fractions"])
         return Group(shares)
@@ -159,20 +169,28 @@ def table(result: dict[str, Any]) -> Group:
     shares.caption = f"{last['n_test']} test recordings; intervals: bootstrap over test patients"
     baselines = [name.replace("_", " ") for name in last["baselines"]]
     share = f"{last['fraction']:.0%} of the labels" if last["fraction"] else "no labels"
-    by_class = _table(f"by class · {share}", "class", "positives", "", "AUC", "95 %", *baselines)
+    by_class = columns(f"by class · {share}", "class", "positives", "", "AUC", "95 %", *baselines)
     vocabulary = load_vocabulary(result["task"])
     for name, one in last["per_class"].items():
         if name not in last["left_out"]:
-            others = (_number(base["per_class"][name]) for base in last["baselines"].values())
-            by_class.add_row(name, str(one["positives"]), vocabulary.describe(name), *_cells(one["auc"], one["ci95"]), *others)
+            others = (number(base["per_class"][name]) for base in last["baselines"].values())
+            by_class.add_row(name, str(one["positives"]), vocabulary.describe(name), *cells(one["auc"], one["ci95"]), *others)
     reasons: dict[str, list[str]] = {}
     for name, reason in last["left_out"].items():
         reasons.setdefault(reason, []).append(name)
     by_class.caption = "; ".join(f"left out, {reason}: {', '.join(names)}" for reason, names in reasons.items())
-    return Group(shares, by_class)
+    return Group(shares, by_class, *(_by_group(kind, rows) for kind, rows in last.get("subgroups", {}).items()))
 
 
-def _table(title: str, *columns: str) -> Table:
+def _by_group(kind: str, rows: dict[str, dict[str, Any]]) -> Table:
+    """Return AUROC by subgroup for the terminal."""
+    out = columns(f"by {kind}", kind, "recordings", "classes that count", "macro AUC", "95 %")
+    for name, entry in rows.items():
+        out.add_row(name, str(entry["n"]), str(entry["classes"]), *cells(entry.get("macro_auc"), entry.get("ci95")))
+    return out
+
+
+def columns(title: str, *columns: str) -> Table:
     """Return an empty table whose first and third columns are words and the others numbers."""
     out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
@@ -180,11 +198,11 @@ def _table(title: str, *columns: str) -> Table:
     return out
 
 
-def _number(value: float | None, form: str = ".3f") -> str:
+def number(value: float | None, form: str = ".3f") -> str:
     """Return a number for a table, a dash where there is none."""
     return "–" if value is None else f"{value:{form}}"
 
 
-def _cells(value: float | None, bounds: Sequence[float] | None, form: str = ".3f") -> tuple[str, str]:
+def cells(value: float | None, bounds: Sequence[float] | None, form: str = ".3f") -> tuple[str, str]:
     """Return a number and its interval for a table."""
-    return _number(value, form), f"{bounds[0]:{form}} … {bounds[1]:{form}}" if bounds else ""
+    return number(value, form), f"{bounds[0]:{form}} … {bounds[1]:{form}}" if bounds else ""

@@ -19,8 +19,9 @@ from cmelt.metrics import paired_bootstrap
 from cmelt.models.cmelt import CMELT
 from cmelt.tasks import baselines
 from cmelt.tasks.base import Cohort, on_device
-from cmelt.tasks.probe import probe, strict, table, unusable
-from cmelt.tasks.strict import Folds
+from cmelt.tasks.probe import Probe, Problem, measure, on_features, probe, table, unusable
+from cmelt.tasks.protocol import Folds
+from cmelt.tasks.strict import Strict
 from tests.made import MakeShards
 
 
@@ -42,7 +43,7 @@ def test_probe_writes_what_it_returns(run: Path, shards: Path) -> None:
     assert len(ten["baselines"]["random_init"]["fits"]) == 15
 
     predictions = pq.read_table(run / "results/probe-superclass.parquet")
-    assert predictions.column_names == ["key", "fraction", "seed", "class", "score", "truth"]
+    assert predictions.column_names == ["key", "patient", "fraction", "seed", "class", "score", "truth"]
     frame = predictions.to_pydict()
     assert len(frame["key"]) == 24 * 5 * 6
     for entry in (ten, full):
@@ -89,12 +90,28 @@ def arrays(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
     return truth, good, rng.normal(size=(n, 8)), Folds(rows[rows % 4 < 2], rows[rows % 4 == 2], rows[rows % 4 == 3])
 
 
+def strict(
+    sets: dict[str, np.ndarray],
+    baselines: dict[str, list[dict[str, np.ndarray]]] | None,
+    truth: np.ndarray,
+    folds: Folds,
+    patients: np.ndarray,
+    classes: list[str],
+    left_out: dict[str, str],
+    quiet: bool = True,
+) -> Probe:
+    """Run protocol strict on arrays."""
+    problem = Problem(truth, folds, patients, np.arange(len(truth)).astype(str), classes, left_out)
+    others = {name: [on_features(Strict(), one, problem) for one in replicates] for name, replicates in (baselines or {}).items()}
+    return measure(Strict(), on_features(Strict(), sets, problem), others, problem, quiet=quiet)
+
+
 def test_the_difference_is_paired_over_patients() -> None:
     truth, good, noise, folds = arrays()
     patients = np.arange(400) // 8
     found = strict({"x": good}, {"noise": [{"x": noise}]}, truth, folds, patients, ["a", "b", "c"], {}, quiet=True)
     entry = found.fractions[-1]
-    alone = strict({"x": noise}, {}, truth, folds, patients, ["a", "b", "c"], {}, quiet=True)
+    alone = strict({"x": noise}, None, truth, folds, patients, ["a", "b", "c"], {}, quiet=True)
     paired = paired_bootstrap(truth[folds.test], found.scored[-1].score, alone.scored[-1].score, patients[folds.test])
     assert entry["baselines"]["noise"]["difference"] == pytest.approx(paired.value, abs=1e-6)
     assert entry["baselines"]["noise"]["difference_ci95"] == pytest.approx(list(paired.ci95), abs=1e-6)
@@ -106,7 +123,7 @@ def test_the_difference_is_paired_over_patients() -> None:
 def test_shuffled_labels_give_chance() -> None:
     truth, good, _, folds = arrays(1200)
     truth = np.random.default_rng(5).permutation(truth)
-    entry = strict({"x": good}, {}, truth, folds, np.arange(1200), ["a", "b", "c"], {}, quiet=True).fractions[-1]
+    entry = strict({"x": good}, None, truth, folds, np.arange(1200), ["a", "b", "c"], {}, quiet=True).fractions[-1]
     assert entry["ci95"][0] < 0.5 < entry["ci95"][1]
 
 
@@ -118,7 +135,7 @@ def test_classes_that_cannot_count_are_named_and_left_out() -> None:
     names = ["a", "b", "c", "no test", "no training"]
     left_out = unusable(truth, folds, names)
     assert left_out == {"no test": "no positive recording in the test fold", "no training": "no positive recording in the training fold"}
-    entry = strict({"x": good}, {}, truth, folds, np.arange(400), names, left_out, quiet=True).fractions[-1]
+    entry = strict({"x": good}, None, truth, folds, np.arange(400), names, left_out, quiet=True).fractions[-1]
     assert entry["per_class"]["no test"] == {"auc": None, "ci95": None, "positives": 0}
     assert entry["per_class"]["no training"] == {"auc": None, "ci95": None, "positives": 5}
     counted = [entry["per_class"][name]["auc"] for name in "abc"]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmelt.metrics import auroc
-from cmelt.tasks.strict import Folds, draw, draw_size, fit_and_score
+from cmelt.tasks.protocol import Fit, Folds
+from cmelt.tasks.strict import Strict
 
 
 @settings(max_examples=60, deadline=None)
@@ -21,8 +22,8 @@ def test_draws_are_exact_and_keep_every_class(n: int, classes: int, fraction: fl
     assert len(set(rows.tolist())) == len(rows)
     assert (rows == draw(truth, fraction, seed)).all()
     assert truth[rows].any(0).tolist() == truth.any(0).tolist()
-    if len(rows) != draw_size(n, fraction):  # more only where every row is the last of some class
-        assert len(rows) > draw_size(n, fraction)
+    if len(rows) != Strict().draw_size(n, fraction):  # more only where every row is the last of some class
+        assert len(rows) > Strict().draw_size(n, fraction)
         assert all((truth[rows].sum(0)[truth[row] > 0] == 1).any() for row in rows)
 
 
@@ -33,6 +34,16 @@ def test_draws_keep_the_shares_of_classes_and_differ_by_seed() -> None:
     np.testing.assert_allclose(truth[rows].mean(0), truth.mean(0), atol=0.005)
     assert len(set(rows) & set(draw(truth, 0.1, 1))) < 100
     assert (draw(truth, 1.0, 3) == np.arange(5000)).all()
+
+
+def draw(truth: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    return Strict().draw(truth, np.arange(len(truth)).astype(str), fraction, seed)
+
+
+def fit_and_score(
+    sets: dict[str, np.ndarray], truth: np.ndarray, folds: Folds, drawn: np.ndarray, usable: np.ndarray, loss: str = "logistic"
+) -> Fit:
+    return Strict(loss).fit(sets, truth, folds, drawn, usable, 0)
 
 
 def task(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, Folds]:
@@ -48,7 +59,7 @@ def test_features_and_strength_are_chosen_on_validation_alone() -> None:
     sets, truth, folds = task()
     drawn, usable = folds.train[:200], np.ones(3, bool)
     fit = fit_and_score(sets, truth, folds, drawn, usable)
-    assert fit.features == "signal"
+    assert fit.told["features"] == "signal"
     assert fit.score.shape == (100, 3)
     assert (auroc(truth[folds.test], fit.score) > 0.7).all()
 
@@ -64,9 +75,9 @@ def test_features_and_strength_are_chosen_on_validation_alone() -> None:
         values[folds.test] += 1e6
         values[unseen] -= 1e6
     shifted = fit_and_score(moved, truth, folds, drawn, usable)
-    assert (shifted.features, shifted.strength, shifted.val_auc) == (fit.features, fit.strength, fit.val_auc)
+    assert shifted.told == fit.told
     truth[folds.val] = 1 - truth[folds.val]
-    assert fit_and_score(sets, truth, folds, drawn, usable).val_auc < fit.val_auc
+    assert fit_and_score(sets, truth, folds, drawn, usable).told["val_auc"] < fit.told["val_auc"]
 
 
 def test_units_of_features_do_not_matter() -> None:

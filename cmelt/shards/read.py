@@ -46,7 +46,7 @@ class ShardFolder:
         self.fs_hz: float = self.manifest["fs_hz"]
         self.samples: int = self.manifest["samples"]
         self.leads: tuple[str, ...] = tuple(self.manifest["leads"])
-        self.lsb_mv = np.float32(self.manifest["lsb_uv"] * 1e-3)
+        self.lsb_mv: float = self.manifest["lsb_uv"] * 1e-3
         self._listed = {shard["name"]: shard for shard in self.manifest["shards"]}
         self._far_index = b"" if local else self._far(INDEX)
         self._columns: dict[str, pa.ChunkedArray] = {}
@@ -145,7 +145,8 @@ class ShardFolder:
         units = np.empty(out.shape[1:], "<i2")
         for array, row in zip(out, rows, strict=True):
             self.read(row, units)
-            np.multiply(units, self.lsb_mv, out=array, dtype=np.float32)
+            np.copyto(array, units)
+            array *= self.lsb_mv
         return out
 
     def bad_shards(self, contents: bool = False) -> dict[str, str]:

@@ -27,8 +27,8 @@ class Corpus:
 
     ``reports`` are the distinct non-empty reports; ``report_id`` (N,) says which one a row has; ``group`` (N,) is the
     acquisition group within which wrong reports are dealt (model.md, N3S). What is left out is counted (`facts`): rows without a
-    report; rows in shards that are bad, where `data` says skip; and of the training split rows that `data` filters out, and those
-    whose recording is held out in any of `folders`. Raises ShardError where the folders do not fit each other, leak, or the split is
+    report; rows in shards that are bad, where `data` says skip; and of the training split rows that `data` filters out, those of
+    too few words, and those whose recording is held out in any of `folders`. Raises ShardError where the folders do not fit each other, leak, or the split is
     empty, or a shard is bad and that is fatal.
     """
 
@@ -37,8 +37,8 @@ class Corpus:
         self.cache = ShardCache(data.cache_gb * 1e9)
         self.folders = [ShardFolder(folder, self.cache) for folder in folders]
         _fit_each_other(self.folders)
-        self.fs_hz, self.samples = self.folders[0].fs_hz, self.folders[0].samples
-        self.without_report = self.leaking = self.filtered = self.in_bad_shards = 0
+        self.fs_hz, self.samples, self.lsb_mv = self.folders[0].fs_hz, self.folders[0].samples, self.folders[0].lsb_mv
+        self.without_report = self.few_words = self.leaking = self.filtered = self.in_bad_shards = 0
         self.bad_shards: dict[str, str] = {}
         """Path of a shard whose samples are left out → what is wrong with it."""
         rows = [self._rows(folder, split, data) for folder in self.folders]
@@ -69,7 +69,7 @@ class Corpus:
 
     def facts(self) -> dict[str, Any]:
         """Return how many samples and distinct reports there are, and how many samples were left out, why."""
-        left_out = ("without_report", "leaking", "filtered", "in_bad_shards")
+        left_out = ("without_report", "few_words", "leaking", "filtered", "in_bad_shards")
         return {"samples": len(self), "reports": len(self.reports), **{name: getattr(self, name) for name in left_out}}
 
     def order(self, seed: int, data: DataSettings) -> Order | Mixture:
@@ -105,18 +105,18 @@ class Corpus:
         """Say whether any folder lies at a URL."""
         return any(folder.is_remote for folder in self.folders)
 
-    def read(self, row: int, out: NDArray[np.int16]) -> np.float32:
-        """Read the samples (12, samples) of `row` into `out`; return how many mV one unit of them is."""
-        folder = self.folders[self.folder_of[row]]
-        folder.read(self.row_of[row], out)
-        return folder.lsb_mv
+    def read(self, row: int, out: NDArray[np.int16]) -> None:
+        """Read the samples (12, samples) of `row` into `out`, in units of `lsb_mv`."""
+        self.folders[self.folder_of[row]].read(self.row_of[row], out)
 
-    def ecg_mv(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the samples of `rows` (B,): (B, 12, samples) in mV."""
-        out = np.empty((len(rows), 12, self.samples), np.float32)
+    def ecg_mv(self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the samples of `rows` (B,): (B, 12, samples) in mV, in `out` where it is given."""
+        out = np.empty((len(rows), 12, self.samples), np.float32) if out is None else out
         units = np.empty((12, self.samples), np.int16)
-        for array, row in zip(out, rows, strict=True):
-            np.multiply(units, self.read(row, units), out=array, dtype=np.float32)
+        for array, row in zip(out, rows.tolist(), strict=True):  # one at a time: still in the processor's cache when it is converted
+            self.read(row, units)
+            np.copyto(array, units)
+            array *= self.lsb_mv
         return out
 
     def column(self, name: str) -> list[object]:
@@ -151,14 +151,17 @@ class Corpus:
             self.leaking += keep(~overlap(folder, self.folders)[rows])
         told_rows = pc.fill_null(pc.not_equal(folder.table(["report"]).column(0).take(rows), ""), False)
         self.without_report += keep(np.asarray(told_rows, bool))
+        if split == "train" and data.min_words > 1:
+            words = pc.list_value_length(pc.utf8_split_whitespace(folder.table(["report"]).column(0).take(rows)))
+            self.few_words += keep(words.to_numpy() >= data.min_words)
         return rows
 
 
 def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
-    """Raise ShardError where folders differ in rate, length or leads."""
+    """Raise ShardError where folders differ in rate, length, leads or unit."""
     first = folders[0]
     for other in folders[1:]:
-        for what in ("fs_hz", "samples", "leads"):
+        for what in ("fs_hz", "samples", "leads", "lsb_mv"):
             if getattr(other, what) != getattr(first, what):
                 raise ShardError(
                     f"{other}: {what} is {getattr(other, what)}, but {first} has {getattr(first, what)}; ingest both with the same recipe"

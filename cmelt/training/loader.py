@@ -7,9 +7,11 @@ ranks and threads. B rows of the global batch, b of this rank, S samples, L text
 from __future__ import annotations
 
 import threading
-from collections import deque
+import weakref
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -29,11 +31,47 @@ LEADS_STREAM, TOKENS_STREAM, TEXT_STREAM = range(3)
 Ints = NDArray[np.int64]
 
 
+@dataclass(slots=True)
+class HostBatch:
+    """A batch as it waits for the model, which makes a `Batch` of it on its device: late, for a lead-masked copy doubles it."""
+
+    ecg: Tensor
+    """(b, 12, S) float32 mV; for a GPU int16 in units of `lsb_mv`, pinned: half the way there."""
+    lead_kept: Tensor
+    """(b, 12) bool, False = the model does not see this lead."""
+    text_ids: Tensor
+    text_padding: Tensor
+    mlm_labels: Tensor
+    mask_noise: Tensor
+    is_aligned: Tensor
+    report_id: Tensor
+    text_report_id: Tensor
+    """As in `Batch`."""
+    lsb_mv: float = 1.0
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on `device`: int16 as mV, leads masked."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "lsb_mv"}
+        ecg, kept = moved.pop("ecg"), moved.pop("lead_kept")
+        if ecg.dtype == torch.int16:
+            ecg = ecg.float().mul_(self.lsb_mv)
+        return Batch(ecg=ecg if self.lead_kept.all() else ecg * kept[:, :, None], ecg_target=ecg, **moved)
+
+    def __len__(self) -> int:
+        """Return b."""
+        return len(self.ecg)
+
+
 class Loader:
     """Makes the batches of a run from a corpus; see `batch` and `batches`."""
 
-    def __init__(self, corpus: Corpus, model: CMELT, recipe: PretrainRecipe, dealer: Dealer, augment: bool = True) -> None:
-        """Take what batches are made of. ``augment`` False leaves the leads alone and mixes nothing (validation)."""
+    def __init__(
+        self, corpus: Corpus, model: CMELT, recipe: PretrainRecipe, dealer: Dealer, augment: bool = True, late: bool = False
+    ) -> None:
+        """Take what batches are made of.
+
+        ``augment`` False leaves the leads alone and mixes nothing (validation); ``late`` leaves the conversion to mV to the device.
+        """
         self.corpus, self.recipe, self.dealer = corpus, recipe, dealer
         self.seed = recipe.train.seed
         data = recipe.data if augment else recipe.data.model_copy(update={"weights": {}})
@@ -42,13 +80,15 @@ class Loader:
         self.tokens = model.require_tokenizer()
         self.texts = TokenTable(self.tokens, corpus.reports)
         self.lead_prob = recipe.masking.lead_prob if augment else 0.0
+        self.late = late
+        self._room = Room()
 
     def place(self, step: int) -> dict[str, int]:
         """Return where the sequence stands after `step` batches: all there is to a loader's state."""
         sample = step * self.recipe.train.batch
         return {"epoch": sample // len(self.order), "sample": sample}
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> HostBatch:
         """Return rank's rows of the batch of 0-based `step`: (b, 12, S) float32 mV, token ids, masks, alignment."""
         size = self.recipe.train.batch
         rows, epochs, positions = self.order.samples(step * size, size)
@@ -65,10 +105,9 @@ class Loader:
         text_noise = text_noise.unflatten(1, (length, 3)).transpose(1, 2)  # a token's noise does not depend on the batch's longest text
         masked_ids, labels = mask_text(ids, padding, text_noise, self.recipe.masking.text_prob, self.tokens)
 
-        ecg, target = self._ecg(rows, noise(self.seed, LEADS_STREAM, epochs, positions, 12))
-        return Batch(
-            ecg=ecg,
-            ecg_target=target,
+        return HostBatch(
+            ecg=self._ecg(rows),
+            lead_kept=torch.from_numpy(noise(self.seed, LEADS_STREAM, epochs, positions, 12) >= self.lead_prob),
             text_ids=masked_ids,
             text_padding=padding,
             mlm_labels=labels,
@@ -76,16 +115,17 @@ class Loader:
             is_aligned=torch.from_numpy(deal.is_aligned[here]),
             report_id=torch.from_numpy(report_id),
             text_report_id=torch.from_numpy(text_id),
+            lsb_mv=self.corpus.lsb_mv,
         )
 
-    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[HostBatch]:
         """Yield rank's rows of the batches of steps start … stop − 1, made ahead by ``data.threads`` threads."""
         count = self.recipe.data.threads
         if not count:
             yield from (self._expected(step, rank, world) for step in range(start, stop))
             return
         with ThreadPoolExecutor(count, "cmelt-batch") as threads:
-            waiting: deque[Future[Batch]] = deque()
+            waiting: deque[Future[HostBatch]] = deque()
             try:
                 for step in range(start, stop):
                     while len(waiting) < min(count + 1, stop - step):
@@ -97,26 +137,41 @@ class Loader:
                 if self.corpus.is_remote:
                     self.corpus.expect(np.empty(0, np.int64))
 
-    def _expected(self, step: int, rank: int, world: int) -> Batch:
+    def _expected(self, step: int, rank: int, world: int) -> HostBatch:
         """Return a batch, with the shards of the window it lies in, and of the next, on their way."""
         if self.corpus.is_remote:
             self.corpus.expect(self.order.upcoming(step * self.recipe.train.batch))
         return self.batch(step, rank, world)
 
-    def _ecg(self, rows: Ints, lead_noise: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        """Return the ECGs of `rows` (b,), masked by lead and whole, (b, 12, S) mV each.
+    def _ecg(self, rows: Ints) -> Tensor:
+        """Return the ECGs of `rows` (b,): (b, 12, S) float32 mV, or int16 where the conversion is left to the device."""
+        shape = (len(rows), 12, self.corpus.samples)
+        if self.late:
+            units = torch.empty(shape, dtype=torch.int16, pin_memory=torch.cuda.is_available())
+            for row, out in zip(rows.tolist(), units.numpy(), strict=True):
+                self.corpus.read(row, out)
+            return units
+        ecg, out = self._room.take(shape)
+        self.corpus.ecg_mv(rows, out)
+        return ecg
 
-        One recording at a time, so that it is still in the processor's cache when it is converted and masked.
-        """
-        units = np.empty((12, self.corpus.samples), "<i2")
-        target = np.empty((len(rows), *units.shape), np.float32)
-        ecg = np.empty_like(target) if self.lead_prob else target
-        kept = (lead_noise >= self.lead_prob).astype(np.float32)[:, :, None]  # (b, 12, 1)
-        for number, row in enumerate(rows.tolist()):
-            np.multiply(units, self.corpus.read(row, units), out=target[number], dtype=np.float32)
-            if self.lead_prob:
-                np.multiply(target[number], kept[number], out=ecg[number])
-        return torch.from_numpy(ecg), torch.from_numpy(target)
+
+class Room:
+    """Big arrays that are used again when the tensors made of them are gone: fresh pages cost as much as filling them."""
+
+    def __init__(self) -> None:
+        self._free: defaultdict[tuple[int, ...], deque[NDArray[np.float32]]] = defaultdict(deque)
+
+    def take(self, shape: tuple[int, ...]) -> tuple[Tensor, NDArray[np.float32]]:
+        """Return an uninitialised float32 tensor of `shape`, and the array that shares its memory, to be filled and forgotten."""
+        free = self._free[shape]
+        try:
+            whole = free.pop()
+        except IndexError:
+            whole = np.empty(shape, np.float32)
+        lent = whole[:]  # lives as long as the tensor's memory, whoever holds that
+        weakref.finalize(lent, free.append, whole)
+        return torch.from_numpy(lent), whole
 
 
 class TokenTable:

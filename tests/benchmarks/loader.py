@@ -1,0 +1,150 @@
+"""How fast training batches are made: by webdataset, by cmelt, and how fast the same tars can be read at all.
+
+Shuffled batches of 64 with float32 mV, token ids and masks, from the same shards, in turn; medians of the rounds. webdataset has
+0, 1 or 2 worker processes, whichever is best, and its tokens are cached, too; cmelt has 2 threads, and deals wrong reports besides.
+The raw read goes through the tars from first to last with plain reads, out of the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset
+from torch.utils.data import DataLoader
+
+from cmelt.config import PretrainRecipe, load_recipe
+from cmelt.models.cmelt import CMELT
+from cmelt.models.masking import mask_text
+from cmelt.text.tokenizer import ReportTokenizer
+from cmelt.training.corpus import Corpus
+from cmelt.training.loader import Loader
+from cmelt.training.negatives import Dealer, report_embeddings
+from tests.benchmarks.ingest import machine
+from tests.laid import lay
+
+BATCH, SAMPLES, TOKENS = 64, 5000, 312
+CHANGES = [f"train.batch={BATCH}", "data.threads=2", "data.leaks=keep"]
+
+
+class Pipeline:
+    """What a webdataset user writes: decode, tokenise once a report, batch, mask."""
+
+    def __init__(self, tokenizer: ReportTokenizer, recipe: PretrainRecipe) -> None:
+        self.tokenizer, self.masking = tokenizer, recipe.masking
+        self.known: dict[str, list[int]] = {}
+        self.rng = np.random.default_rng(0)
+
+    def sample(self, sample: dict[str, Any]) -> tuple[np.ndarray, list[int]]:
+        """Return the signal in mV and the token ids of one sample."""
+        report = sample["txt"]
+        if report not in self.known:
+            self.known[report] = self.tokenizer.encode([report])[0]
+        return sample["ecg.npy"].astype(np.float32) * np.float32(1e-3), self.known[report]
+
+    def batch(self, samples: list[tuple[np.ndarray, list[int]]]) -> dict[str, torch.Tensor]:
+        """Return a batch: stacked, padded, masked."""
+        ecg = torch.from_numpy(np.stack([ecg for ecg, _ in samples]))
+        length = max(len(ids) for _, ids in samples)
+        ids = torch.full((len(samples), length), self.tokenizer.pad_id)
+        padding = torch.ones((len(samples), length), dtype=torch.bool)
+        for row, (_, values) in enumerate(samples):
+            ids[row, : len(values)] = torch.tensor(values)
+            padding[row, : len(values)] = False
+        noise = torch.from_numpy(self.rng.random((len(samples), 3, length), np.float32))
+        ids, labels = mask_text(ids, padding, noise, self.masking.text_prob, self.tokenizer)
+        kept = torch.from_numpy(self.rng.random((len(samples), 12, 1), np.float32)) >= self.masking.lead_prob
+        tokens = torch.from_numpy(self.rng.random((len(samples), TOKENS), np.float32))
+        return {"ecg": ecg * kept, "target": ecg, "ids": ids, "padding": padding, "labels": labels, "noise": tokens}
+
+
+def webdataset_batches(tars: list[str], pipeline: Pipeline, workers: int) -> Iterator[Any]:
+    """Return the batches of a webdataset pipeline, without end."""
+    data = webdataset.WebDataset(tars, shardshuffle=16).repeat().shuffle(1000).decode()
+    data = data.map(pipeline.sample).batched(BATCH, collation_fn=pipeline.batch, partial=False)
+    return iter(DataLoader(data, batch_size=None, num_workers=workers))
+
+
+def rate(batches: Iterator[Any], warm: int, count: int) -> float:
+    """Return samples a second over `count` batches, after `warm` others."""
+    for _ in range(warm):
+        next(batches)
+    started = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return BATCH * count / (time.perf_counter() - started)
+
+
+def read_all(tars: list[str], samples: int) -> float:
+    """Return samples a second when the tars are read from first to last and nothing is made of them."""
+    room = memoryview(bytearray(1 << 20))
+    started = time.perf_counter()
+    for tar in tars:
+        with open(tar, "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered
+            while file.readinto(room):
+                pass
+    return samples / (time.perf_counter() - started)
+
+
+def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    """Return the rates, in turn, and what they are to one another."""
+    recipe: PretrainRecipe = load_recipe("pretrain", "tiny", [*CHANGES, "model.conv_layers=[[8,2,2],[8,2,2],[8,2,2],[8,2,2]]"])
+    corpus = Corpus([folder], "train", recipe.negatives.within, recipe.data)
+    model = CMELT.create(recipe.model, corpus.fs_hz, corpus.samples, corpus.reports, 0)
+    loader = Loader(corpus, model, recipe, Dealer(report_embeddings(corpus.reports), recipe.negatives.mode))
+    assert loader.ecg_tokens == TOKENS
+    pipeline = Pipeline(loader.tokens, recipe)
+    tars = sorted(str(path) for path in folder.glob("*.tar"))
+    everything = len(corpus.folders[0])
+    epoch = len(corpus) // BATCH
+    first = iter(range(0, 1_000_000, 2 * epoch))
+
+    def ours() -> float:
+        begin = next(first)
+        batches = loader.batches(begin, begin + 2 * epoch)
+        found = rate(batches, 8, epoch)
+        batches.close()
+        return found
+
+    ways: dict[str, Callable[[], float]] = {"raw": lambda: read_all(tars, everything), "cmelt": ours}
+    for workers in (0, 1, 2):
+        ways[f"webdataset_{workers}"] = lambda workers=workers: rate(webdataset_batches(tars, pipeline, workers), 25, 20)  # type: ignore[misc]
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):  # the first warms up
+        for name, way in ways.items():
+            found = way()
+            if turn:
+                rates[name].append(found)
+    median = {f"samples_per_s_{name}": statistics.median(found) for name, found in rates.items()}
+    best = max(median[f"samples_per_s_webdataset_{workers}"] for workers in (0, 1, 2))
+    mine = median["samples_per_s_cmelt"]
+    return {"ratio_vs_webdataset": mine / best, "ratio_vs_raw_read": mine / median["samples_per_s_raw"], **median}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        sizes = [250] * (arguments.samples // 250)
+        folder = lay(Path(place, "shards"), sizes, samples=SAMPLES, fs_hz=500.0)
+        told = {"machine": machine(), "samples": sum(sizes), "load": os.getloadavg()[0], **measure(folder, arguments.rounds)}
+    told = {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
+    print(json.dumps(told) if arguments.json else "\n".join(f"{name:28s} {value}" for name, value in told.items()))
+
+
+if __name__ == "__main__":
+    main()

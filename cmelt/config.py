@@ -108,6 +108,8 @@ class DataSettings(Settings):
 
     leaks: Literal["drop", "refuse", "keep"] = "drop"
     """What becomes of a training sample whose recording is held out (val or test) in any of the given folders."""
+    min_words: int = Field(1, ge=1)
+    """Samples whose report has fewer words are left out of training, and counted; published: 3 or 4."""
     where: str = ""
     """Filter of the training split by index columns, ``fold <= 8 and device = 'CS100'``; '' = all of it."""
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}

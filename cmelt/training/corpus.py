@@ -28,8 +28,8 @@ class Corpus:
     ``reports`` are the distinct non-empty reports; ``report_id`` (N,) says which one a row has; ``group`` (N,) is the
     acquisition group within which wrong reports are dealt (model.md, N3S). What is left out is counted (`facts`): rows without a
     report; rows in shards that are bad, where `data` says skip; and of the training split rows that `data` filters out, those of
-    too few words, and those whose recording is held out in any of `folders`. Raises ShardError where the folders do not fit each other, leak, or the split is
-    empty, or a shard is bad and that is fatal.
+    too few words, and those whose recording is held out in any of `folders`. Raises ShardError where the folders do not fit each
+    other, leak, or the split is empty, or a shard is bad and that is fatal.
     """
 
     def __init__(self, folders: Sequence[Path | str], split: str, within: str = "device", data: DataSettings | None = None) -> None:

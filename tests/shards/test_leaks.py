@@ -9,11 +9,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cmelt.config import load_recipe
+from cmelt.config import DataSettings, load_recipe
+from cmelt.errors import ShardError
 from cmelt.ingest import ingest
 from cmelt.origins import database_of, recording_of
 from cmelt.shards.leaks import find_leaks, overlap
 from cmelt.shards.read import ShardFolder
+from cmelt.training.corpus import Corpus
 from cmelt.verify import verify
 from tests.datasets import layouts
 
@@ -107,3 +109,28 @@ def test_later_copies_are_flagged_whoever_made_the_shards(
     ingest("ptbxl", raw, tmp_path / "grown", recipe, workers=1, extend=True)
     assert verify(tmp_path / "grown")["samples"] == 24
     assert ShardFolder(tmp_path / "grown").manifest["counts"]["flags"]["duplicate"] == 3
+
+
+def test_training_leaves_out_what_any_folder_holds_out(make_raw: Callable[..., Path], tmp_path: Path) -> None:
+    """Dropped and counted, or refused; and reports of too few words."""
+    raw = make_raw(20, seconds=4, rates=(500,))
+    recipe = load_recipe("ingest", "paper", ["signal.duration_s=2"])
+    ingest("ptbxl", raw, tmp_path / "ptbxl", recipe, workers=1)  # of 20 records the 8th, 18th validate, the 9th, 19th test
+    files = tmp_path / "cinc/ptb-xl"
+    files.mkdir(parents=True)
+    for record in range(1, 21):
+        shutil.copy(raw / f"records500/00000/{record:05d}_hr.dat", files / f"{record:05d}_hr.dat")
+        header = (raw / f"records500/00000/{record:05d}_hr.hea").read_text()
+        (files / f"HR{record:05d}.hea").write_text(f"{header}#Dx: 426783006\n")
+    table = tmp_path / "table.csv"
+    table.write_text("key,split,report\n" + "".join(f"HR{n:05d},train,{'sinus' if n < 4 else 'a b c'}\n" for n in range(1, 21)))
+    ingest("wfdb", tmp_path / "cinc", tmp_path / "wfdb", recipe, workers=1, table=table)
+    folders = [tmp_path / "ptbxl", tmp_path / "wfdb"]
+    corpus = Corpus(folders, "train")
+    assert (len(corpus), corpus.leaking, corpus.few_words) == (32, 4, 0)
+    assert len(Corpus(folders, "train", data=DataSettings(leaks="keep"))) == 36
+    with pytest.raises(ShardError, match="4 train samples are held out"):
+        Corpus(folders, "train", data=DataSettings(leaks="refuse"))
+    assert (len(Corpus(folders[:1], "train")), len(Corpus(folders, "val"))) == (16, 2)
+    corpus = Corpus(folders[1:], "train", data=DataSettings(min_words=3))
+    assert (len(corpus), corpus.few_words, corpus.facts()["few_words"]) == (17, 3, 3)

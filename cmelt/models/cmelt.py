@@ -210,7 +210,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
 
         Without `fs_hz` it is taken as the shards have it. With `fs_hz` it is raw, and conditioned as the checkpoint's data were:
         filtered, resampled, cut or padded. With `leads` the channels are put in order by name, and absent limb leads derived.
-        Raises InputError for other shapes, unknown leads and NaN.
+        Raises InputError for other shapes, unknown leads and NaN; warns of values too large for mV.
         """
         return self.ecg_features(ecg, fs_hz, leads, mains_hz, batch)[0]
 
@@ -237,6 +237,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
     def encode_text(self, texts: str | Sequence[str], batch: int = 256) -> Tensor:
         """Return embeddings (N, D) of one or more texts; in evaluation mode, nothing masked, without gradients."""
         texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts:
+            return self.etm_head.weight.new_zeros(0, self.config.width)
         ids, lengths = self.require_tokenizer().encode_padded(texts)
         padding = np.arange(ids.shape[1])[None, :] >= lengths[:, None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +13,14 @@ from torch import Tensor
 from cmelt.config import SignalSettings
 from cmelt.errors import InputError, RecordError
 from cmelt.record import LEADS
-from cmelt.signal.condition import windows
+from cmelt.signal.condition import SHORTEST_S, window_samples, windows
 from cmelt.signal.decode import Decoded
+from cmelt.signal.exports import HIGHEST_FS_HZ
+from cmelt.signal.header import LOWEST_FS_HZ
 from cmelt.signal.leads import derive_leads, map_leads
+
+MOST_MV = 30.0
+"""No electrode gives a signal as high as this from its lowest to its highest, in half of the leads."""
 
 
 def as_ecg(
@@ -25,18 +31,30 @@ def as_ecg(
     With `fs_hz` it is raw: filtered, resampled and cut or padded as `settings` say (`mains_hz` is the mains frequency where it
     was recorded). With `leads` its channels are put in order by name, and absent limb leads derived. Raises InputError.
     """
-    values = torch.as_tensor(ecg).detach().cpu()
+    given = ecg.detach().cpu() if isinstance(ecg, Tensor) else np.asarray(ecg)
+    is_float = given.is_floating_point() if isinstance(given, Tensor) else np.issubdtype(given.dtype, np.floating)
+    if given.ndim not in (2, 3) or not is_float:
+        raise InputError(f"an ECG is (12, samples) or (B, 12, samples) of floating-point mV, not {tuple(given.shape)} {given.dtype}")
+    values = given.float() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float32))
     values = values[None] if values.ndim == 2 else values
-    if values.ndim != 3 or not values.is_floating_point():
-        raise InputError(f"an ECG is (12, samples) or (B, 12, samples) of floating-point mV, not {tuple(values.shape)} {values.dtype}")
-    values = values.float() if leads is None else by_name(values.float(), leads)
+    values = values if leads is None else by_name(values, leads.replace(",", " ").split() if isinstance(leads, str) else leads)
     if values.shape[1] != len(LEADS):
-        raise InputError(f"an ECG has {len(LEADS)} leads, {', '.join(LEADS)}; this one has {values.shape[1]}: give their names with leads=")
+        turned = values.shape[2] == len(LEADS)
+        hint = "leads come first: transpose it" if turned else "give their names with leads="
+        raise InputError(f"an ECG has {len(LEADS)} leads, {', '.join(LEADS)}; this one has {values.shape[1]}: {hint}")
     bad = (~torch.isfinite(values)).flatten(1).any(dim=1).nonzero().flatten().tolist()
     if bad:
         raise InputError(f"ECG {bad[0]} holds NaN or infinite samples ({len(bad)} of {len(values)} do); repair or leave them out")
+    if values.numel() and (values.amax(dim=2) - values.amin(dim=2)).median() > MOST_MV:
+        warnings.warn(f"half of the leads span more than {MOST_MV:g} mV: is this ECG in µV, or in stored units?", stacklevel=4)
     if fs_hz is None:
         return values
+    if not LOWEST_FS_HZ <= fs_hz <= HIGHEST_FS_HZ:  # NaN neither
+        raise InputError(f"fs_hz = {fs_hz:g}; an ECG has {LOWEST_FS_HZ:g} to {HIGHEST_FS_HZ:g} samples a second")
+    if values.shape[2] < SHORTEST_S * fs_hz:
+        raise InputError(f"an ECG of {values.shape[2]} samples at {fs_hz:g} Hz is shorter than {SHORTEST_S:g} s: not one whole beat")
+    if not len(values):
+        return values.new_zeros(0, len(LEADS), window_samples(settings))
     every = set(range(len(LEADS)))
     raw = (Decoded(row, every, float(fs_hz), "") for row in values.numpy())
     try:

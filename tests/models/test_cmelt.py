@@ -163,7 +163,7 @@ def test_ecgs_come_in_any_lead_order_and_rate(model: CMELT) -> None:
 def test_raw_ecgs_are_conditioned_as_the_shards_were() -> None:
     signal = SignalSettings(fs_hz=100, duration_s=1.6, highpass_hz=0.5, lowpass_hz=40, notch_hz="mains")
     model = CMELT.create(ModelSettings.model_validate(SMALL), 100.0, 160, REPORTS, signal=signal).eval()
-    raw = np.random.default_rng(2).normal(size=(12, 1250)).cumsum(1).astype(np.float32)  # 5 s at 250 Hz
+    raw = np.random.default_rng(2).normal(0, 0.1, (12, 1250)).cumsum(1).astype(np.float32)  # 5 s at 250 Hz
     raw[2] = raw[1] - raw[0]
     window = condition(Decoded(raw.copy(), set(range(12)), 250.0, ""), signal, 60.0)[0]
     mine = model.encode_ecg(raw, fs_hz=250, mains_hz=60)
@@ -174,9 +174,31 @@ def test_raw_ecgs_are_conditioned_as_the_shards_were() -> None:
 
 
 @torch.no_grad()
+def test_arrays_come_as_users_have_them(model: CMELT) -> None:
+    ecg = np.random.default_rng(3).normal(size=(12, 500)).astype(np.float32)  # 5 s at 100 Hz, or 2 s at 250 Hz
+    mine = model.encode_ecg(ecg, fs_hz=250)
+    locked = ecg.copy()
+    locked.setflags(write=False)
+    for same in (ecg.astype(">f4"), locked, ecg.astype(np.float64), np.repeat(ecg, 2, axis=1)[:, ::2], ecg.tolist(), torch.from_numpy(ecg)):
+        torch.testing.assert_close(model.encode_ecg(same, fs_hz=250), mine)
+    assert torch.equal(model.encode_ecg(ecg, 250, ", ".join(LEADS)), mine), "names may be one string"
+    assert model.encode_ecg(np.zeros((0, 12, 500), np.float32), fs_hz=250).shape == (0, 16)
+    assert model.encode_text([]).shape == (0, 16)
+    with pytest.warns(UserWarning, match="is this ECG in µV"):
+        model.encode_ecg(1000 * ecg, fs_hz=250)
+
+
+@torch.no_grad()
 def test_bad_ecgs_are_refused_by_name(model: CMELT) -> None:
     ecg = np.zeros((3, 12, 160), np.float32)
     ecg[1, 4, 7] = np.nan
+    for fs_hz in (0, -500, float("nan"), float("inf"), 1e9):
+        with pytest.raises(InputError, match="samples a second"):
+            model.encode_ecg(np.zeros((12, 500), np.float32), fs_hz=fs_hz)
+    with pytest.raises(InputError, match="not one whole beat"):
+        model.encode_ecg(np.zeros((12, 100), np.float32), fs_hz=500)
+    with pytest.raises(InputError, match="leads come first"):
+        model.encode_ecg(np.zeros((500, 12), np.float32), fs_hz=100)
     with pytest.raises(InputError, match="ECG 1 holds NaN"):
         model.encode_ecg(ecg)
     with pytest.raises(InputError, match="12 leads"):

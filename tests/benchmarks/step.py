@@ -2,16 +2,21 @@
 
 Both have the published sizes, a random Flan-T5-base text encoder, dropout on, and take forward, backward and an AdamW step. The
 baseline (tests/benchmarks/baseline.py) is fp32; ours is timed in fp32 and in bf16 autocast. Runs are interleaved, medians told.
+On a machine with a GPU all of it runs there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +31,7 @@ from cmelt.models.text_encoder import resolve_sizes
 from cmelt.objectives import total_loss
 from cmelt.training.optim import adamw
 from tests.benchmarks.baseline import Baseline, losses
+from tests.benchmarks.results import write_result
 
 PUBLISHED = ObjectiveSettings(mem_target="input", ets_target="diagonal")
 
@@ -82,15 +88,18 @@ def baseline_loss(weights: dict[str, Tensor], t5: dict[str, Any], batch: Batch) 
     return loss
 
 
-def training_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """Return one step: forward, backward, optimiser."""
+@dataclass
+class Step:
+    """One training step: forward, backward, optimiser."""
 
-    def step() -> None:
-        loss().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    loss: Callable[[], Tensor]
+    optimizer: torch.optim.Optimizer
+    weights: list[Tensor]
 
-    return step
+    def __call__(self) -> None:
+        self.loss().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def saved_bytes(loss: Callable[[], Tensor], weights: Iterable[Tensor]) -> int:
@@ -111,10 +120,27 @@ def saved_bytes(loss: Callable[[], Tensor], weights: Iterable[Tensor]) -> int:
 
 
 def flops(step: Callable[[], None]) -> float:
-    """Return the floating-point operations of one step, forward and backward."""
-    from torch.utils.flop_counter import FlopCounterMode
+    """Return the floating-point operations of one step, forward and backward, in matrix products, convolutions and attention."""
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-    with FlopCounterMode(display=False) as counter:
+    def convolution_backward(gradient: Any, x: Any, weight: Any, *others: Any, out_shape: Any) -> int:
+        # PyTorch's own formula forgets the groups in the gradient of the weight.
+        wanted = sum(map(bool, others[-1][:2]))
+        return int(wanted * 2 * math.prod(gradient) * math.prod(weight[1:]))
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def attention_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+    aten = torch.ops.aten
+    known = {
+        aten.convolution_backward: convolution_backward,
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
         step()
     return float(counter.get_total_flops())
 
@@ -137,40 +163,64 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(size: int, length: int, rounds: int, compare: bool, compiled: bool, device: str) -> dict[str, float]:
-    """Return samples/s, ratios to the baseline, bytes kept for the backward pass and achieved shares of the matmul peak."""
+def training_steps(names: Sequence[str], size: int, length: int, device: str, compiled: bool = False) -> dict[str, Step]:
+    """Return the steps called `names`, of fp32, bf16 (ours) and baseline, with random weights."""
     model = base_model().to(device).train()
     batch = noise_batch(model, size, length).to(device)
-    optimizer = adamw(model, OptimSettings())
-    forward = {"fp32": our_loss(model, batch, False), "bf16": our_loss(model, batch, True)}
-    steps = {name: training_step(loss, optimizer) for name, loss in forward.items()}
-    count = flops(steps["fp32"])
-    saved = {name: saved_bytes(loss, model.parameters()) for name, loss in forward.items()}
-    told = {"batch": float(size), "tokens": float(length), "threads": float(torch.get_num_threads()), "gflop_ours": count / 1e9}
-    if compare:
+    made: dict[str, Step] = {}
+    if "baseline" in names:
         weights = {name: tensor.to(device).requires_grad_() for name, tensor in published_tensors(model).items()}
         loss = baseline_loss(weights, model.config.text, batch)
-        steps["baseline"] = training_step(loss, torch.optim.AdamW(weights.values(), lr=5e-5))
-        told["gflop_baseline"] = flops(steps["baseline"]) / 1e9
-        saved["baseline"] = saved_bytes(loss, weights.values())
+        made["baseline"] = Step(loss, torch.optim.AdamW(weights.values(), lr=5e-5), list(weights.values()))
     if compiled:
         model.compile()
-        steps["fp32"]()
-    steps["bf16"]()
+    optimizer = adamw(model, OptimSettings())
+    for name in set(names) & {"fp32", "bf16"}:
+        made[name] = Step(our_loss(model, batch, name == "bf16"), optimizer, list(model.parameters()))
+    return {name: made[name] for name in names}
+
+
+def measure(size: int, length: int, rounds: int, compare: bool, compiled: bool, device: str) -> dict[str, float]:
+    """Return samples/s, ratios to the baseline, bytes kept for the backward pass and achieved shares of the matmul peak."""
+    steps = training_steps(["fp32", "bf16", *(["baseline"] if compare else [])], size, length, device, compiled)
+    told = {"batch": float(size), "tokens": float(length), "threads": float(torch.get_num_threads())}
+    for name, step in steps.items():
+        step()  # the first makes the optimiser's state, and is no measure
+        told[f"saved_mb_{name}"] = saved_bytes(step.loss, step.weights) / 1e6
+    told |= {f"gflop_{name}": flops(steps[name]) / 1e9 for name in steps if name != "bf16" and not compiled}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):  # in turn, so that what else the machine does falls on all alike
         for name, step in steps.items():
             times[name].append(seconds(step))
-    best = {name: statistics.median(values) for name, values in times.items()}
-    peaks = {"fp32": matmul_peak(torch.float32, device), "bf16": matmul_peak(torch.bfloat16, device)}
-    for name, value in best.items():
-        told |= {f"seconds_{name}": value, f"samples_per_s_{name}": size / value, f"saved_mb_{name}": saved[name] / 1e6}
-    for name, peak in peaks.items():
-        told |= {f"peak_gflops_{name}": peak / 1e9, f"share_of_peak_{name}": count / best[name] / peak}
+    for name, values in times.items():
+        median = statistics.median(values)
+        told |= {f"seconds_{name}": median, f"samples_per_s_{name}": size / median}
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        peak = matmul_peak(kind, device)
+        told[f"peak_gflops_{name}"] = peak / 1e9
+        if not compiled:
+            told[f"mfu_{name}"] = told["gflop_fp32"] * 1e9 / told[f"seconds_{name}"] / peak  # of the measured peak, not the data sheet's
         if compare:
-            told |= {f"ratio_{name}": best["baseline"] / best[name], f"saved_share_{name}": saved[name] / saved["baseline"]}
-    peak_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1e3
-    return told | {"peak_memory_mb": peak_bytes / 1e6}
+            told[f"ratio_{name}"] = told["seconds_baseline"] / told[f"seconds_{name}"]
+            told[f"saved_share_{name}"] = told[f"saved_mb_{name}"] / told["saved_mb_baseline"]
+    for name in steps:
+        told[f"peak_memory_mb_{name}"] = float(in_its_own_process(["--peak", name, "--batch", str(size), "--tokens", str(length)]))
+    return told
+
+
+def in_its_own_process(arguments: Sequence[str]) -> str:
+    """Return what this benchmark prints with `arguments`, alone in a new process: a peak of memory is a whole process's."""
+    command = [sys.executable, "-m", "tests.benchmarks.step", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def peak_memory(name: str, size: int, length: int, device: str) -> float:
+    """Return the most memory, in MB, that two steps take: of the GPU, or of the process."""
+    (step,) = training_steps([name], size, length, device).values()
+    step()
+    step()
+    most = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1e3
+    return most / 1e6
 
 
 def main() -> None:
@@ -182,11 +232,19 @@ def main() -> None:
     parser.add_argument("--no-baseline", action="store_true", help="time ours alone")
     parser.add_argument("--compile", action="store_true", help="time ours compiled")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="write docs/results/step.json")
+    parser.add_argument("--peak", choices=["fp32", "bf16", "baseline"], help="print the peak memory of one kind of step, and nothing else")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if arguments.peak:
+        print(peak_memory(arguments.peak, arguments.batch, arguments.tokens, device))
+        return
     told = measure(arguments.batch, arguments.tokens, arguments.rounds, not arguments.no_baseline, arguments.compile, device)
+    told = {name: round(value, 4) for name, value in told.items()}
+    if arguments.keep:
+        write_result("step" if device == "cpu" else f"step-{device}", told)
     if arguments.json:
-        print(json.dumps({name: round(value, 4) for name, value in told.items()}))
+        print(json.dumps(told))
     else:
         print("\n".join(f"{name:24s} {value:12.3f}" for name, value in told.items()))
 

@@ -1,0 +1,38 @@
+"""Figures that the docs show, with what they were measured by: docs/results/NAME.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[2] / "docs" / "results"
+
+
+def write_result(name: str, figures: dict[str, Any]) -> Path:
+    """Write `figures` to docs/results/NAME.json, with command, commit, machine and date; return the file."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=FOLDER.parent, capture_output=True, text=True, check=True)
+    module = getattr(sys.modules["__main__"].__spec__, "name", "")
+    facts = {
+        "command": " ".join(["python -m", module, *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
+        "commit": commit.stdout.strip(),
+        "machine": f"{processor()}, {os.cpu_count()} CPUs",
+        "date": datetime.now(UTC).date().isoformat(),
+        "figures": figures,
+    }
+    FOLDER.mkdir(exist_ok=True)
+    file = FOLDER / f"{name}.json"
+    file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return file
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())

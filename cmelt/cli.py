@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -191,20 +192,34 @@ def inspect(
 
 @app.command()
 def pretrain(
-    shards: Annotated[list[Path], typer.Option("--shards", help="A shard folder; may be repeated.")],
+    shards: Annotated[list[str], typer.Option("--shards", help="A shard folder, or a URL of one; may be repeated.")],
     recipe: Annotated[str, typer.Option(help="tiny, base, or a .toml file.")] = "tiny",
     changes: Sets = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/RECIPE-N.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out (default: of the newest run).")] = False,
+    upload: Annotated[str, typer.Option(metavar="URL", help="Copy every checkpoint there too, such as s3://bucket/run.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Pre-train C-MELT on the training split of one or more shard folders."""
+    """Pre-train C-MELT on the training split of one or more shard folders. Under torchrun: on several GPUs."""
     from cmelt.config import load_recipe
     from cmelt.pretrain import pretrain as verb
 
     settings = load_recipe("pretrain", recipe, changes or [])
-    summary = verb(shards, settings, out=out, name=Path(recipe).stem, resume=resume)
+    summary = verb(shards, settings, out=out, name=Path(recipe).stem, resume=resume, upload=upload)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one rank speaks for all
     emit(summary) if as_json else console().print(f"run: {summary['run']}  steps: {summary['steps']}  {summary['minutes']:.1f} min")
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf; default: RUN/curves.png.")] = None,
+) -> None:
+    """Draw the curves of a run: losses, retrieval, learning rate, speed."""
+    from cmelt.curves import curves as verb
+
+    console().print(f"drawn: {verb(run, out)}")
 
 
 @app.command()

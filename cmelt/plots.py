@@ -176,6 +176,30 @@ def plot_curves(
 ) -> Figure:
     """Draw up to three named curves (x, y) in one small panel; a dashed line marks `level` (what chance gives, say)."""
     figure, axes = _panel(title, x_label)
+    _draw_curves(axes, curves, level)
+    return figure
+
+
+def plot_curve_grid(
+    panels: Mapping[str, tuple[Mapping[str, tuple[Sequence[float], Sequence[float]]], float | None]],
+    *, title: str = "", x_label: str = "step", columns: int = 3,
+) -> Figure:  # fmt: skip
+    """Draw many panels as `plot_curves` draws one, side by side: title → (its named curves, its dashed level)."""
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.0 * columns, 2.6 * rows + 0.4), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12, ha="left", x=0.01, color=INK["faint"], parse_math=False)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (name, (curves, level)) in zip(grid, panels.items(), strict=False):
+        _quiet(axes, name, x_label)
+        _draw_curves(axes, curves, level)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _draw_curves(axes: Any, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], level: float | None) -> None:
+    """Draw up to three named curves (x, y), and a dashed line at `level`."""
     styles = (("accent", 1.1), ("accent2", 1.8), ("faint", 1.4))
     for (name, (x, y)), (role, lw) in zip(curves.items(), styles, strict=False):
         axes.plot(x, y, color=INK[role], lw=lw, label=name, marker="o" if len(x) < 12 else None, ms=3)
@@ -183,7 +207,6 @@ def plot_curves(
         axes.axhline(level, color=INK["faint"], lw=0.8, ls=(0, (4, 3)))
     if len(curves) > 1:
         axes.legend(fontsize=9, frameon=False, labelcolor=INK["ink"], handlelength=1.4)
-    return figure
 
 
 def plot_histogram(values: ArrayLike, *, title: str = "", x_label: str = "", bins: int = 40) -> Figure:
@@ -203,6 +226,12 @@ def _panel(title: str, x_label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(4.0, 2.5), dpi=200, layout="constrained", facecolor="none")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor="none")
+    _quiet(axes, title, x_label)
+    return figure, axes
+
+
+def _quiet(axes: Any, title: str, x_label: str) -> None:
+    """Give axes a title, few ticks, a faint grid and no frame."""
     axes.set_title(title, fontsize=11, loc="left", weight="bold", color=INK["ink"], parse_math=False)
     axes.set_xlabel(x_label, fontsize=9.5, color=INK["faint"], parse_math=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -212,7 +241,33 @@ def _panel(title: str, x_label: str) -> tuple[Figure, Any]:
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    return figure, axes
+
+
+def plot_retrieved(
+    ecg_mv: ArrayLike, fs_hz: float, found: Sequence[Sequence[tuple[float, str, bool]]], *, leads: Sequence[str] = ("II", "V2")
+) -> Figure:
+    """Draw ECGs, (N, 12, samples) mV, each beside the reports `found` for it, best first: similarity, text, whether it is its own."""
+    ecgs = np.asarray(ecg_mv, float)
+    figure = Figure(figsize=(11, 1.7 * len(ecgs)), dpi=120, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(
+        len(ecgs), 2, squeeze=False, gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.98, "wspace": 0.03}
+    )
+    for (trace, words), ecg, reports in zip(grid, ecgs, found, strict=True):
+        for place, lead in enumerate(leads):
+            y = ecg[LEADS.index(lead)]
+            trace.plot(np.arange(len(y)) / fs_hz, np.clip(y - np.median(y), -1.5, 1.5) - 3 * place, color=INK["trace"], lw=0.8)
+            trace.text(0, 0.7 - 3 * place, lead, fontsize=8, weight="bold", color=INK["faint"])
+        for place, (score, text, is_own) in enumerate(reports):
+            line = textwrap.shorten(text, 150, placeholder=" …")
+            label = f"{'✓' if is_own else '·'} {score:.2f}  " + "\n         ".join(textwrap.wrap(line, 78))
+            role = "accent" if is_own else "ink"
+            words.text(
+                0, 1 - place / len(reports), label, fontsize=8, va="top", color=INK[role], transform=words.transAxes, parse_math=False
+            )
+        for axes in (trace, words):
+            axes.set_axis_off()
+    return figure
 
 
 def plot_reconstruction(

@@ -1,247 +1,229 @@
 """Pre-train C-MELT: the loop, readable top to bottom.
 
 One step: B pairs of ECG and report, half of them with a wrong report, both masked; the sum of four losses; AdamW (model.md).
+Started by torchrun or accelerate launch, every rank takes its rows of the B, and the losses are those of the whole batch.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
 
-from cmelt import __version__
 from cmelt.config import PretrainRecipe, SignalSettings
-from cmelt.errors import CheckpointError, CmeltError, OutputError
-from cmelt.metrics import retrieval
+from cmelt.errors import CmeltError, OutputError
+from cmelt.files import write_json
 from cmelt.models.cmelt import CMELT
-from cmelt.objectives import total_loss
-from cmelt.training.checkpoint import latest_state, load_state, save_checkpoint
+from cmelt.objectives.ranks import Ranks
+from cmelt.training.checkpoint import Checkpoints, load_models, load_training, states
 from cmelt.training.corpus import Corpus
-from cmelt.training.loader import Loader
-from cmelt.training.log import RunLog
-from cmelt.training.negatives import Dealer, report_embeddings
-from cmelt.training.optim import adamw, learning_rate
-
-RETRIEVAL_ROWS = 1000
-"""At most this many validation pairs take part in retrieval, so that recall@k means the same from run to run."""
+from cmelt.training.distributed import StopRequest, TrainingPass, begin, begin_tracking, everywhere
+from cmelt.training.loader import HostBatch, Loader, rank_slice
+from cmelt.training.log import Pace, RunLog
+from cmelt.training.negatives import Dealer
+from cmelt.training.optim import adamw, averaged, learning_rate, update_average
+from cmelt.training.resume import RECIPE, differences, facts_of, kept_embeddings, read_facts, run_folder
+from cmelt.training.validation import badness, validate
 
 
 def pretrain(
-    shards: Sequence[Path],
+    shards: Sequence[Path | str],
     recipe: PretrainRecipe,
     out: Path | None = None,
     name: str = "run",
     resume: bool = False,
     quiet: bool = False,
+    upload: str = "",
 ) -> dict[str, Any]:
-    """Train on the training split of `shards` as `recipe` says and leave a run folder; return its summary.
+    """Train on the training split of `shards` (folders or URLs) as `recipe` says and leave a run folder; return its summary.
 
-    The validation split is scored for losses and ECG↔report retrieval; no test row is read. With `resume`, goes on from the
-    last training state of `out` and gives the same numbers as an undisturbed run (bit for bit on one CPU).
-    Raises ShardError, CheckpointError, OutputError, or CmeltError for a loss that is not finite.
+    The validation split is scored for losses and ECG↔report retrieval, and chooses the model; no test row is read. With
+    `resume`, goes on from the newest training state of `out` and gives the same numbers as an undisturbed run (bit for bit
+    on one CPU). Checkpoints go to the URL `upload` too. Raises ShardError, CheckpointError, OutputError, or CmeltError for a
+    loss that is not finite.
     """
+    settings = recipe.train
     out = run_folder(out, name, resume)
-    accelerator = Accelerator(mixed_precision=precision(recipe.train.precision), gradient_accumulation_steps=1)
-    corpus = Corpus(shards, "train", recipe.negatives.within, recipe.data.leaks)
-    held_out = Corpus(shards, "val", recipe.negatives.within)
-    conditioning = SignalSettings.model_validate(corpus.folders[0].manifest["recipe"]["signal"])
-    model = CMELT.create(recipe.model, corpus.fs_hz, corpus.samples, corpus.reports, recipe.train.seed, conditioning)
-    optimizer = adamw(model, recipe.optim)
-    average = averaged(model, recipe.train.ema)
+    before = read_facts(out) if resume else None
+    state = next(reversed(states(out)), None) if resume else None
+    accelerator = begin(settings, out)
+    rank, world, is_main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
 
-    saved = recipe.model_dump(mode="json")
-    counts = {"train": len(corpus), "val": len(held_out), "reports": len(corpus.reports)}
-    counts |= {"without_report": corpus.without_report, "leaking": corpus.leaking}
-    paths = [str(Path(folder).resolve()) for folder in shards]
-    facts: dict[str, Any] = {"version": __version__, "recipe": saved, "shards": paths, "counts": counts}
-    facts["parameters"] = sum(p.numel() for p in model.parameters())
-    first_step = 0
-    if resume:
-        refuse_other_recipe(out, facts)
-        state = latest_state(out)
-        if state is None:
-            raise CheckpointError(f"{out}: nothing to resume; leave --resume out to start anew")
-        first_step = load_state(state, average or model, model, optimizer)["step"]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "recipe.json", facts)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror})") from None
-
-    dealer = Dealer(report_embeddings(corpus.reports, recipe.negatives.embeddings), recipe.negatives.mode)
-    loader = Loader(corpus, model, recipe, dealer)
-    val_dealer = Dealer(report_embeddings(held_out.reports, recipe.negatives.embeddings), recipe.negatives.mode)
-    val_loader = Loader(held_out, model, recipe, val_dealer, augment=False)
-
-    trained, optimizer = accelerator.prepare(model, optimizer)
+    # What goes in: samples, model, optimiser; all alike on every rank.
+    corpus = Corpus(shards, "train", recipe.negatives.within, recipe.data)
+    held_out = Corpus(shards, "val", recipe.negatives.within, recipe.data)
+    if state:
+        model, average = load_models(state)
+    else:
+        conditioning = SignalSettings.model_validate(corpus.folders[0].manifest["recipe"]["signal"])
+        model = CMELT.create(recipe.model, corpus.fs_hz, corpus.samples, corpus.reports, settings.seed, conditioning)
+        average = averaged(model, settings.ema)
+    counts = {"train": len(corpus), "val": len(held_out), **{name: n for name, n in corpus.facts().items() if name != "samples"}}
+    facts = facts_of(recipe, corpus.folders, counts, sum(p.numel() for p in model.parameters()))
+    changed = differences(out, before, facts) if before else []
+    ranks = Ranks([len(range(settings.batch)[rank_slice(settings.batch, r, world)]) for r in range(world)] if world > 1 else ())
+    trained, optimizer = accelerator.prepare(TrainingPass(model, recipe.objectives, ranks), adamw(model, recipe.optim))
+    progress: dict[str, Any] = load_training(state, model, optimizer) if state else {"step": 0, "best": None, "scaler": {}}
+    if accelerator.scaler and progress["scaler"]:
+        accelerator.scaler.load_state_dict(progress["scaler"])
     if average is not None:
         average.to(accelerator.device)
-    settings, steps = recipe.train, recipe.train.steps
-    stopping = StopRequest()
-    started = clock = time.perf_counter()
-    with RunLog(out / "metrics.jsonl", steps, first_step, quiet or not accelerator.is_main_process) as log:
+    first_step: int = progress["step"]
+
+    # What is kept of it: the resolved recipe, with every time that the run was begun; the reports' embeddings.
+    if is_main:
+        begun = [*(before or {}).get("history", []), {"step": first_step, "ranks": world, "changed": changed}]
+        write_json(out / RECIPE, facts | {"history": begun})
+    with accelerator.main_process_first():
+        embeddings = kept_embeddings(out, {"train": corpus.reports, "val": held_out.reports}, recipe.negatives.embeddings)
+    loader = Loader(corpus, model, recipe, Dealer(embeddings["train"], recipe.negatives.mode), late=torch.cuda.is_available())
+    val_loader = Loader(held_out, model, recipe, Dealer(embeddings["val"], recipe.negatives.mode), augment=False)
+    track = begin_tracking(accelerator, out, first_step)
+
+    started, step, stopped = time.perf_counter(), first_step, False
+    with StopRequest() as stopping, RunLog(out if is_main else None, settings.steps, first_step, quiet, track) as log:
+        output = Output(out, recipe, log, Checkpoints(out, settings.keep, upload if is_main else ""), model, average, optimizer, val_loader)
+        output.best, output.scaler = progress["best"], accelerator.scaler
+        for line in changed:
+            log.say(f"resumed with {line}")
         trained.train()
-        step = first_step
-        for batch in loader.batches(first_step, steps):
-            torch.manual_seed(settings.seed * 1_000_003 + step)  # dropout is a function of the step: nothing to save
-            rate = learning_rate(step, steps, recipe.optim)
+        batches = output.pace.batches(loader.batches(step * settings.accumulate, settings.steps * settings.accumulate, rank, world))
+        while step < settings.steps and not stopped:
+            rate = learning_rate(step, settings.steps, recipe.optim)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = batch.to(accelerator.device)
-            with accelerator.autocast():
-                loss, parts = total_loss(model, trained(batch), batch, recipe.objectives)
-            if not math.isfinite(loss.item()):
-                message = f"step {step}: the loss is {loss.item()} ({', '.join(f'{k} {float(v):.4g}' for k, v in parts.items())})"
-                if settings.on_nan == "fatal":
-                    raise CmeltError(f"{message}; lower optim.lr, or set train.on_nan=skip to go on without this step")
-                log.console.print(f"{message}; skipped")
-                optimizer.zero_grad(set_to_none=True)
-                step += 1
-                continue
-            accelerator.backward(loss)
-            if recipe.optim.clip:
-                accelerator.clip_grad_norm_(trained.parameters(), recipe.optim.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            told = backward(accelerator, trained, batches, recipe, step)
+            told["stop"] = told["loss"].new_tensor(float(bool(stopping)))
+            values = everywhere(told)
+            stopped = values.pop("stop") > 0  # a signal to one rank stops them all, after the same step
+            trouble = update(accelerator, trained, optimizer, recipe, values)
             step += 1
-            if average is not None:
+            output.pace.samples += settings.batch * settings.accumulate
+            if trouble and settings.on_nan == "fatal":
+                raise CmeltError(f"step {step}: {trouble}; lower optim.lr, or set train.on_nan=skip to go on without such steps")
+            if trouble:
+                log.say(f"step {step}: {trouble}; skipped")
+            elif average is not None:
                 update_average(average, model, settings.ema, step)
-
-            if step % settings.log_every == 0 or step == steps:
-                now = time.perf_counter()
-                done = settings.log_every if step % settings.log_every == 0 else step % settings.log_every
-                speed = settings.batch * min(done, step - first_step) / (now - clock)
-                left_out = float((batch.is_aligned == -100).float().mean())
-                values = {k: float(v) for k, v in parts.items()}
-                log.metrics(step, "train", {"loss": loss.item(), **values, "lr": rate, "left_out": left_out, "samples_per_s": speed})
-                clock = now
-            if step % settings.validate_every == 0 or step == steps:
-                log.metrics(step, "val", validate(average or model, val_loader, recipe))
-                clock = time.perf_counter()
-            if step % settings.save_every == 0 or step == steps or stopping:
-                save_checkpoint(out, average or model, model, optimizer, step, {})
-                clock = time.perf_counter()
-            if stopping:
-                log.console.print(f"stopped by a signal at step {step}; --resume goes on from here")
-                break
+            if is_main:
+                output.after(step, values | {"lr": rate}, last=stopped or step == settings.steps)
+        output.close()
+        if stopped:
+            log.say(f"stopped by a signal at step {step}; --resume goes on from here")
+    accelerator.end_training()
     minutes = (time.perf_counter() - started) / 60
-    return {"run": str(out), "steps": step, "minutes": minutes, "parameters": facts["parameters"], **counts}
+    return {"run": str(out), "steps": step, "minutes": minutes, "stopped": stopped, "parameters": facts["parameters"], **counts}
 
 
-def run_folder(out: Path | None, name: str, resume: bool) -> Path:
-    """Return the run folder: `out`, else the first free runs/NAME-N (to resume: the newest run that has a training state)."""
-    if out is None and resume:
-        runs = sorted(Path("runs").glob("*/recipe.json"), key=lambda f: f.stat().st_mtime)
-        if not runs:
-            raise CheckpointError("no run under runs/ to resume; name one with --out")
-        return runs[-1].parent
-    if out is None:
-        number = 1
-        while (Path("runs") / f"{name}-{number}").exists():
-            number += 1
-        out = Path("runs") / f"{name}-{number}"
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: the folder is not empty; take another --out, or --resume to go on")
-    return out
+def backward(
+    accelerator: Accelerator, trained: nn.Module, batches: Iterator[HostBatch], recipe: PretrainRecipe, step: int
+) -> dict[str, Tensor]:
+    """Add up the gradients of the batches of `step`, their mean; return the mean loss and its parts, this rank's share of them."""
+    count = recipe.train.accumulate
+    told: dict[str, Tensor] = {}
+    for number in range(step * count, (step + 1) * count):
+        torch.manual_seed(recipe.train.seed * 1_000_003 + number + (accelerator.process_index << 40))  # dropout: nothing to save
+        batch = next(batches).to(accelerator.device)
+        is_last = number + 1 == (step + 1) * count
+        with nullcontext() if is_last else accelerator.no_sync(trained):
+            loss, parts = trained(batch)
+            accelerator.backward(loss / count)
+        told = {name: value / count + told.get(name, 0.0) for name, value in parts.items()}
+    return told
 
 
-def precision(setting: str) -> str:
-    """Return accelerate's name for a precision; ``auto`` = bf16 on a GPU that has it, else fp32."""
-    if setting == "auto":
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return {"fp32": "no"}.get(setting, setting)
+def update(
+    accelerator: Accelerator, trained: nn.Module, optimizer: torch.optim.Optimizer, recipe: PretrainRecipe, values: dict[str, float]
+) -> str:
+    """Clip and apply the gradients, or leave them where they or the loss are not finite; return what was wrong, '' for nothing."""
+    trouble = ""
+    if not math.isfinite(values["loss"]):
+        trouble = f"the loss is {values['loss']} ({', '.join(f'{name} {value:.4g}' for name, value in values.items() if name != 'loss')})"
+    elif recipe.optim.clip:
+        values["grad_norm"] = float(accelerator.clip_grad_norm_(trained.parameters(), recipe.optim.clip))
+        if not math.isfinite(values["grad_norm"]) and accelerator.scaler is None:  # fp16's scaler leaves such steps out by itself
+            trouble = f"the gradient's norm is {values['grad_norm']}"
+    if not trouble:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return trouble
 
 
-def averaged(model: CMELT, decay: float) -> CMELT | None:
-    """Return a copy of `model` to hold the exponential moving average of its weights, or None for decay 0."""
-    if not decay:
-        return None
-    copy = CMELT(model.config, model.tokenizer)
-    copy.load_state_dict(model.state_dict())
-    return copy.requires_grad_(False).eval()
+@dataclass
+class Output:
+    """What a run leaves while it goes on, all of it the main rank's work: metrics, validation, pictures, the chosen model, states."""
 
+    out: Path
+    recipe: PretrainRecipe
+    log: RunLog
+    checkpoints: Checkpoints
+    model: CMELT
+    average: CMELT | None
+    optimizer: torch.optim.Optimizer
+    val_loader: Loader
+    scaler: Any = None
+    best: dict[str, Any] | None = None
+    """The step and score of the model that is chosen so far."""
+    pace: Pace = field(default_factory=Pace)
 
-@torch.no_grad()
-def update_average(average: CMELT, model: CMELT, decay: float, step: int) -> None:
-    """Move the averaged weights towards the model's; the decay grows over the first steps, so that early noise is forgotten."""
-    decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        mine.copy_(theirs)
+    def after(self, step: int, values: dict[str, float], last: bool) -> None:
+        """Log, validate, draw and save what is due after `step` steps; everything after the `last`."""
+        settings = self.recipe.train
+        if step % settings.log_every == 0 or last:
+            self.attempt(self.log.metrics, step, "train", values | self.pace.told())
+        with self.pace.apart():
+            if step % settings.validate_every == 0 or step == settings.steps:
+                self.validate(step)
+            if settings.pictures_every and step % settings.pictures_every == 0:
+                from cmelt.training.pictures import draw
 
+                self.attempt(draw, self.shown, self.val_loader.corpus, self.out / "pictures", step)
+            if step % settings.save_every == 0 or last:
+                self.save(step)
 
-@torch.inference_mode()
-def validate(model: CMELT, loader: Loader, recipe: PretrainRecipe) -> dict[str, float]:
-    """Return mean losses over fixed validation batches, and recall@1/5/10 both ways over at most RETRIEVAL_ROWS pairs."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    sums: dict[str, float] = {}
-    count = min(recipe.train.validate_batches, math.ceil(len(loader.corpus) / recipe.train.batch))
-    for step in range(count):
-        batch = loader.batch(step).to(device)
-        loss, parts = total_loss(model, model(batch), batch, recipe.objectives)
-        for key, value in {"loss": loss, **parts}.items():
-            sums[key] = sums.get(key, 0.0) + float(value) / count
-    rows = loader.order.samples(0, min(len(loader.corpus), RETRIEVAL_ROWS))[0]
-    ecg = torch.from_numpy(loader.corpus.ecg(rows)).float().mul_(1e-3)
-    ids = loader.corpus.report_id[rows]
-    found = retrieval(
-        model.encode_ecg(ecg).float().cpu().numpy(),
-        model.encode_text([loader.corpus.reports[i] for i in ids]).float().cpu().numpy(),
-        ids,
-    )
-    model.train(was_training)
-    return sums | found
+    @property
+    def shown(self) -> CMELT:
+        """The model that is measured, drawn and saved: the average where there is one."""
+        return self.average or self.model
 
+    def validate(self, step: int) -> None:
+        """Measure the model on the validation split, and make it the run's model where it is the best so far."""
+        by, measured = self.recipe.train.select, validate(self.shown, self.val_loader, self.recipe)
+        self.attempt(self.log.metrics, step, "val", measured)
+        if by == "last":
+            return
+        chosen = {"step": step, "by": by, "badness": badness(by, measured)}
+        is_best = self.best is None or chosen["badness"] < self.best["badness"]
+        if is_best and self.attempt(self.checkpoints.publish, self.shown, chosen):
+            self.best = chosen
 
-def refuse_other_recipe(out: Path, facts: dict[str, Any]) -> None:
-    """Raise CheckpointError naming the differences where a run is resumed with another recipe or other shards."""
-    try:
-        before = json.loads((out / "recipe.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CheckpointError(f"{out}: no recipe.json; this is not a run folder") from None
-    old, new = flat(before["recipe"]), flat(facts["recipe"])
-    changed = [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-    if before["shards"] != facts["shards"]:
-        changed.append(f"shards: {before['shards']} → {facts['shards']}")
-    if changed:
-        raise CheckpointError(f"{out}: cannot resume with another recipe ({'; '.join(changed)}); use the same, or another --out")
+    def save(self, step: int) -> None:
+        """Save what resuming needs; and the run's model, where the last is the chosen one."""
+        facts = {"step": step, "best": self.best, "scaler": self.scaler.state_dict() if self.scaler else {}}
+        self.attempt(self.log.sync)
+        self.attempt(self.checkpoints.save, self.model, self.average, self.optimizer, facts)
+        if self.recipe.train.select == "last":
+            self.attempt(self.checkpoints.publish, self.shown, {"step": step, "by": "last"})
 
+    def attempt(self, work: Callable[..., object], *arguments: Any) -> bool:
+        """Write something and return whether that went well; what stops it is fatal, or said, as train.on_save_error wants it."""
+        try:
+            work(*arguments)
+        except OutputError as error:
+            if self.recipe.train.on_save_error == "fatal":
+                raise
+            self.log.say(f"{error}; going on without, as train.on_save_error says")
+            return False
+        return True
 
-def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested table as dotted keys."""
-    items: dict[str, Any] = {}
-    for key, value in table.items():
-        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return items
-
-
-def write_json(file: Path, value: dict[str, Any]) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(file)
-
-
-class StopRequest:
-    """True once SIGTERM or SIGUSR1 has come: the loop then saves and ends cleanly (SLURM's preemption)."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        for number in (signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
-            if number is not None:
-                signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: object) -> None:
-        self.wanted = True
-
-    def __bool__(self) -> bool:
-        return self.wanted
+    def close(self) -> None:
+        """Wait until all is uploaded."""
+        self.attempt(self.checkpoints.close)

@@ -8,27 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
+from cmelt.curves import panels_of, read_metrics
 from cmelt.errors import CheckpointError, InputError
 from cmelt.labels import TASKS, load_vocabulary
 from cmelt.page import SIMULATED, Score, about_classes, about_shards, auc, ecg_picture, number, percent, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
-from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 
 if TYPE_CHECKING:
     from cmelt.models.cmelt import CMELT
-
-LOSSES = {
-    "loss": ("all four losses", None),
-    "mlm": ("masked text (mlm)", None),
-    "mem": ("masked ECG (mem)", 1.0),
-    "etm": ("matching (etm)", float(np.log(2))),
-    "ets": ("contrast (ets)", None),
-}
-"""Column of metrics.jsonl → its title, and what a model that knows nothing would get."""
 
 ZERO_SHOT = "zero-shot"
 
@@ -58,7 +48,7 @@ def _chapter(run: Path) -> dict[str, Any]:
     results = [_scores(_json(file)) for file in sorted(run.glob("results/*.json"))]
     results.sort(key=lambda result: list(TASKS).index(result["task"]))
     tasks = list(dict.fromkeys(result["task"] for result in results)) or ["superclass"]
-    metrics = _metrics(run / "metrics.jsonl")
+    metrics = read_metrics(run / "metrics.jsonl")
     facts = [(number(recipe["counts"]["train"]), "ECG–report pairs trained on"), (number(metrics[-1]["step"] if metrics else 0), "steps")]
     if "parameters" in recipe:
         facts.append((f"{recipe['parameters'] / 1e6:.1f} M", "parameters"))
@@ -75,7 +65,10 @@ def _chapter(run: Path) -> dict[str, Any]:
         "zeroshots": [result for result in results if result["share"] == ZERO_SHOT],
         "columns": {f"{result['task']}, {share}": entry for result in results for share, entry in result["by_share"].items()},
         "recipe": json.dumps(recipe["recipe"], indent=2, ensure_ascii=False),
-        "curves": _curves(metrics),
+        "curves": [
+            picture(plot_curves(lines, title=title, level=level), f"{title} by step")
+            for title, (lines, level) in panels_of(metrics).items()
+        ],
         **(_seen_by_the_model(run, folders, tasks[0]) if (run / "model.safetensors").exists() else {"rebuilt": None, "examples": []}),
     }
 
@@ -91,39 +84,6 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: not a JSON object; make it anew")
     return found
-
-
-def _metrics(file: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; a last line without an end (a run cut off) is left out."""
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines if line]
-    except ValueError as error:
-        raise CheckpointError(f"{file}: a line is not JSON ({error})") from None
-
-
-def _curves(metrics: list[dict[str, Any]]) -> list[Markup]:
-    """Draw every loss of training and validation, and retrieval on the validation fold."""
-
-    def line(split: str, name: str) -> tuple[list[float], list[float]]:
-        rows = [(row["step"], row[name]) for row in metrics if row["split"] == split and row.get(name) is not None]
-        return [step for step, _ in rows], [value for _, value in rows]
-
-    drawings = []
-    for name, (title, level) in LOSSES.items():
-        lines = {label: line(split, name) for label, split in (("training", "train"), ("validation", "val"))}
-        lines = {label: xy for label, xy in lines.items() if xy[0]}
-        if lines:
-            drawings.append(picture(plot_curves(lines, title=title, level=level), f"{title} by step"))
-    recall = {
-        label: line("val", f"retrieval_{way}@10") for label, way in (("ECG to report", "ecg_to_text"), ("report to ECG", "text_to_ecg"))
-    }
-    recall = {label: xy for label, xy in recall.items() if xy[0]}
-    if recall:
-        drawings.append(picture(plot_curves(recall, title="retrieval: recall@10, validation fold"), "recall at 10 by step"))
-    return drawings
 
 
 def _scores(result: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +132,7 @@ def _scores(result: dict[str, Any]) -> dict[str, Any]:
 def _seen_by_the_model(run: Path, folders: Sequence[ShardFolder], task: str) -> dict[str, Any]:
     """Draw what the checkpoint makes of a few test recordings: a masked one rebuilt, and the reports nearest to each."""
     from cmelt.models.cmelt import CMELT
+    from cmelt.training.pictures import cosine
 
     folder = next((f for f in folders if len(f.rows(split="test"))), None)
     if folder is None:
@@ -207,45 +168,10 @@ def _seen_by_the_model(run: Path, folders: Sequence[ShardFolder], task: str) -> 
     return {"rebuilt": rebuilt, "examples": examples, "gallery": len(gallery)}
 
 
-def cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """Return the cosine of every row of `a` (N, D) with every row of `b` (M, D): (N, M)."""
-    a, b = (np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
-    return a @ b.T
-
-
-def rebuild(model: CMELT, ecg_mv: NDArray[np.float32], report: str, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    """Hide the model's share of one ECG, (12, S) mV, and let the model fill it in, reading the report.
-
-    Returns the true and the rebuilt ECG, (12, T p), each lead standardised as in training, and which of the T patches were
-    hidden; where a patch was seen, the rebuilt ECG holds the true one.
-    """
-    import torch
-
-    from cmelt.models.batch import IGNORE, Batch
-    from cmelt.objectives.masked_ecg import mem_target, patches_to_ecg
-
-    ecg = torch.from_numpy(np.ascontiguousarray(ecg_mv))[None]
-    ids, _ = model.require_tokenizer().encode_padded([report])
-    text = torch.from_numpy(ids.astype(np.int64))
-    count = model.ecg_token_count(ecg.shape[-1])
-    noise = torch.rand((1, count), generator=torch.Generator().manual_seed(seed))
-    one = torch.ones(1, dtype=torch.int64)
-    batch = Batch(ecg, ecg, text, torch.zeros_like(text, dtype=torch.bool), torch.full_like(text, IGNORE), noise, one, one, one)
-    model.eval()
-    with torch.inference_mode():
-        out = model(batch, {"mem"})
-    assert out.mem_patches is not None
-    assert out.removed is not None
-    target = mem_target(model.permuted(ecg), count, out.mem_patches.shape[-1] // len(LEADS))  # (1, T, 12 p)
-    filled = target.scatter(1, out.removed[:, :, None].expand_as(out.mem_patches), out.mem_patches)
-    hidden = torch.zeros(count, dtype=torch.bool).scatter(0, out.removed[0], True)
-    back = [model.config.leads.index(lead) for lead in LEADS]
-    true, rebuilt = (patches_to_ecg(x)[0, back].numpy() for x in (target, filled))
-    return true, rebuilt, hidden.numpy()
-
-
 def _rebuilt(model: CMELT, ecg_mv: NDArray[np.float32], report: str, key: str) -> dict[str, Any]:
     """Draw one ECG rebuilt, with the mean squared error on what was hidden, and what a flat line would get."""
+    from cmelt.training.pictures import rebuild
+
     true, rebuilt, hidden = rebuild(model, ecg_mv, report)
     gone = np.repeat(hidden, true.shape[1] // len(hidden))
     return {

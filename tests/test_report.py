@@ -20,7 +20,7 @@ from cmelt.models.batch import Batch
 from cmelt.models.cmelt import CMELT
 from cmelt.objectives import total_loss
 from cmelt.page import Example, write_page, write_shard_page
-from cmelt.report import cosine, rebuild, report
+from cmelt.report import report
 from cmelt.shards.read import ShardFolder
 from cmelt.simulate import simulate
 from tests import chromium

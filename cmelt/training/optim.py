@@ -1,4 +1,4 @@
-"""AdamW and its learning rate, a pure function of the step."""
+"""AdamW, its learning rate (a pure function of the step), and the average of the weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cmelt.config import OptimSettings
+from cmelt.models.cmelt import CMELT
 
 
 def adamw(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
@@ -39,3 +40,21 @@ def learning_rate(step: int, steps: int, settings: OptimSettings) -> float:
         return settings.lr
     progress = (step - hold) / max(1, steps - 1 - hold)
     return settings.lr * max(settings.final, 1e-8) ** min(1.0, progress)
+
+
+def averaged(model: CMELT, decay: float) -> CMELT | None:
+    """Return a copy of `model` to hold the exponential moving average of its weights, or None for decay 0."""
+    if not decay:
+        return None
+    copy = CMELT(model.config, model.tokenizer)
+    copy.load_state_dict(model.state_dict())
+    return copy.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def update_average(average: CMELT, model: CMELT, decay: float, step: int) -> None:
+    """Move the averaged weights towards the model's; the decay grows over the first steps, so that early noise is forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)

@@ -19,7 +19,21 @@ LAYERS = [
     {"objectives"},
     {"training"},
     {"tasks"},
-    {"ingest", "pretrain", "verify", "inspect", "embed", "search", "predict", "report", "simulate", "status", "estimate"},
+    {
+        "ingest",
+        "pretrain",
+        "verify",
+        "inspect",
+        "embed",
+        "search",
+        "predict",
+        "report",
+        "simulate",
+        "status",
+        "estimate",
+        "curves",
+        "doctor",
+    },
     {"cli"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -23,6 +23,7 @@ from cmelt.page import Example, write_page, write_shard_page
 from cmelt.report import report
 from cmelt.shards.read import ShardFolder
 from cmelt.simulate import simulate
+from cmelt.training.pictures import cosine, rebuild
 from tests import chromium
 
 CLASSES = ("NORM", "MI", "STTC", "CD", "HYP")

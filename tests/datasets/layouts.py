@@ -126,6 +126,7 @@ def incart(raw: Path, minutes: float = 30) -> np.ndarray:
     time = np.arange(round(minutes * 60 * 257)) / 257
     beat = np.exp(-((((time % 0.8) - 0.4) / 0.03) ** 2))
     mv = np.outer(np.linspace(0.4, 1.2, 12), beat) + 0.1 * np.sin(2 * np.pi * 0.2 * time)
+    mv += np.random.default_rng(0).normal(0, 0.005, mv.shape)
     one, two = mv[0], mv[1]
     mv[2:6] = two - one, -(one + two) / 2, one - two / 2, two - one / 2
     comments = ["# Age: 65", "# Sex: Male", "# Dx: 427172004,59118001", "# Rx: Unknown"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from cmelt.datasets import DATASETS, list_datasets
 from cmelt.errors import REASONS
 from cmelt.record import FLAGS
+from tests.benchmarks.families import table
 from tests.datasets import layouts
 from tests.datasets.test_families import shards
 
@@ -49,3 +51,10 @@ def test_the_reference_names_every_family_and_nothing_unknown() -> None:
     flags = {flag for row in table.splitlines()[2:] for flag in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert flags <= FLAGS.keys()
     assert "no_split" in REASONS
+
+
+def test_the_table_of_families_is_what_was_measured() -> None:
+    figures = json.loads((DOCS / "results/families.json").read_text(encoding="utf-8"))["figures"]["families"]
+    assert table(figures) in (DOCS / "results.md").read_text(encoding="utf-8")
+    assert {row["family"] for row in figures} == set(DATASETS)
+    assert all(row["kept"] + sum(row["refused"].values()) == row["rows"] for row in figures)

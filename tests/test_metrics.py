@@ -60,6 +60,58 @@ def test_resampled_auroc_is_sklearns_weighted(case: Case, seed: int) -> None:
                 assert found[r, c] == pytest.approx(expected, abs=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(cases(), cases(), st.integers(0, 1000))
+def test_score_sets_are_averaged_by_pairs_as_by_sorting(case: Case, other: Case, seed: int) -> None:
+    truth, score = case
+    sets = np.stack([score, np.resize(other[1], score.shape)])
+    weights = metrics.resample_weights(np.arange(len(truth)), 6, seed)
+    by_pairs = metrics.weighted_auroc(truth, sets, weights)
+    alone = np.mean([metrics.weighted_auroc(truth, one, weights) for one in sets], axis=0)
+    np.testing.assert_allclose(by_pairs, alone, atol=1e-6)
+    for c in range(truth.shape[1]):
+        if 0 < truth[:, c].sum() < len(truth):
+            by_sorting = np.mean([metrics._weighted_auroc_of_class(truth[:, c] > 0, one[:, c], weights) for one in sets], axis=0)
+            np.testing.assert_allclose(by_pairs[:, c], by_sorting, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_averages_are_sklearns(case: Case) -> None:
+    truth, score = case
+    if 0 < truth.sum() < truth.size:
+        assert metrics.micro_auroc(truth, score) == pytest.approx(roc_auc_score(truth.ravel(), score.ravel()))
+    else:
+        assert np.isnan(metrics.micro_auroc(truth, score))
+    auc = metrics.auroc(truth, score)
+    kept = ~np.isnan(auc)
+    found = metrics.support_weighted(auc, truth)
+    if kept.sum() > 1:
+        assert found == pytest.approx(roc_auc_score(truth[:, kept], score[:, kept], average="weighted"))
+        assert metrics.macro(auc) == pytest.approx(roc_auc_score(truth[:, kept], score[:, kept], average="macro"))
+    elif not kept.any():
+        assert np.isnan(found)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 20))
+def test_calibration_error_follows_its_definition(case: Case, bins: int) -> None:
+    truth, score = case
+    probability = (score + 1) / 3
+    found = metrics.calibration_error(truth, probability, bins)
+    for c in range(truth.shape[1]):
+        expected = 0.0
+        for b in range(bins):
+            p = probability[:, c] * bins
+            here = (p >= b) & ((p < b + 1) | (b == bins - 1))
+            if here.any():
+                expected += here.mean() * abs(probability[here, c].mean() - truth[here, c].mean())
+        assert found[c] == pytest.approx(expected, abs=1e-12)
+    assert metrics.calibration_error(truth, truth, bins).tolist() == [0.0] * truth.shape[1]
+    with pytest.raises(ValueError, match="outside"):
+        metrics.calibration_error(truth, score - 2)
+
+
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_thresholds_reach_the_best_f1(case: Case) -> None:
@@ -152,6 +204,17 @@ def test_challenge_score_follows_its_definition(seed: int) -> None:
     assert metrics.challenge_score(truth, predicted, weights, 2) == pytest.approx(expected)
     assert metrics.challenge_score(truth, truth, weights, 2) == pytest.approx(1)
     assert metrics.challenge_score(truth, lazy, weights, 2) == pytest.approx(0)
+
+
+def test_retrieval_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    ids = rng.integers(0, 30, 50)
+    text = rng.normal(size=(30, 6))[ids]
+    ecg = text + 1.5 * rng.normal(size=(50, 6))
+    whole = metrics.retrieval(ecg, text, ids)
+    assert 0 < whole["retrieval_text_to_ecg@1"] < whole["retrieval_text_to_ecg@10"] <= 1
+    monkeypatch.setattr(metrics, "QUERIES", 7)
+    assert metrics.retrieval(ecg, text, ids) == whole
 
 
 def test_retrieval_counts_equal_reports_once_and_ties_against() -> None:

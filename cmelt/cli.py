@@ -86,12 +86,8 @@ def datasets(as_json: Json = False) -> None:
     if as_json:
         emit({"datasets": rows})
         return
-    from rich.table import Table
-
-    table = Table("command", "size", "licence", "access", title="data sets", title_justify="left")
     for row in rows:
-        table.add_row(row["command"], row["size"], row["licence"], row["access"])
-    console().print(table)
+        console().print(f"[bold]{row['name']}[/bold]  {row['title']}\n  {row['size']}; {row['licence']}\n  {row['access']}\n  {row['command']}")
 
 
 @app.command()

@@ -53,13 +53,18 @@ def read_splits(folder: Path | str) -> Splits:
             continue
         data = file.read_bytes()
         for name in names_in(file, data):
-            key = key_of(name)
+            key = either_rate(key_of(name))
             if of.setdefault(key, split) != split:
                 raise InputError(f"{file} has {key} in {split}, another file of {folder} in {of[key]}; a recording has one split")
         told.append(f"{file.name} (sha256 {hashlib.sha256(data).hexdigest()[:12]})")
     if not told:
         raise InputError(f"{folder} has no split files; their names hold train, val or test and end in .csv")
     return Splits(of, f"from split files: {', '.join(told)}")
+
+
+def either_rate(key: str) -> str:
+    """Return a key without what tells PTB-XL's two copies of a recording apart: a list of one is good for the other."""
+    return key.removesuffix("_hr").removesuffix("_lr")
 
 
 def names_in(file: Path, data: bytes) -> list[str]:
@@ -79,7 +84,7 @@ def apply_splits(found: Iterator[Source | Refused], splits: Splits) -> Iterator[
     for item in found:
         if isinstance(item, Refused):
             yield item
-        elif item.key in splits.of:
-            yield replace(item, split=splits.of[item.key], fold=0)
+        elif (name := either_rate(item.key)) in splits.of:
+            yield replace(item, split=splits.of[name], fold=0)
         else:
             yield Refused(item.key, item.path, "no_split", "no split file names it")

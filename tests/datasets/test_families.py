@@ -18,6 +18,7 @@ import cmelt.inspect
 from cmelt.config import load_recipe
 from cmelt.datasets import DATASETS, list_datasets, open_dataset
 from cmelt.datasets.published import differences
+from cmelt.datasets.splits import apply_splits, read_splits
 from cmelt.errors import InputError
 from cmelt.ingest import IngestSummary, ingest
 from cmelt.labels import load_vocabulary
@@ -183,12 +184,19 @@ def test_cpsc2018_with_its_first_four_columns(realdata: Path, tmp_path: Path) ->
 
 
 def test_published_split_files(realdata: Path, tmp_path: Path) -> None:
-    from cmelt.datasets.splits import read_splits
-
     splits = read_splits(realdata / "splits/merl_cpsc2018")
     assert Counter(splits.of.values()) == {"train": 4950, "val": 551, "test": 1376}
     assert Counter(read_splits(realdata / "splits/merl_chapman").of.values()) == {"val": 1860}
-    assert Counter(read_splits(realdata / "splits/patient_identification").of.values()) == {"train": 3586, "val": 1216}
+    identification = read_splits(realdata / "splits/patient_identification")
+    assert Counter(identification.of.values()) == {"train": 3586, "val": 1216}
+    found: list[dict[str, str]] = []
+    for copy in (False, True):  # the lists name the copy of 500 Hz, and split both
+        sources = open_dataset("ptbxl", Raw(realdata / "ptbxl"), records100=copy).sources()
+        kept = (item for item in apply_splits(sources, identification) if isinstance(item, Source))
+        found.append({source.key[:5]: source.split for source in kept})
+    assert Counter(found[0].values()) == {"train": 60, "val": 16}
+    assert found[1]
+    assert found[1].items() <= found[0].items()
     summary, folder, rows = shards("cpsc2018", realdata / "cpsc2018", tmp_path / "out", splits=realdata / "splits/merl_cpsc2018")
     assert {key: row["split"] for key, row in rows.items()} == {key: splits.of[key] for key in rows}
     assert "icbeb_train.csv" in folder.manifest["split_rule"]

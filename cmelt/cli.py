@@ -87,7 +87,8 @@ def datasets(as_json: Json = False) -> None:
         emit({"datasets": rows})
         return
     for row in rows:
-        console().print(f"[bold]{row['name']}[/bold]  {row['title']}\n  {row['size']}; {row['licence']}\n  {row['access']}\n  {row['command']}")
+        about = "".join(f"\n  {line}" for line in (f"{row['size']}; {row['licence']}", row["access"], row["command"]))
+        console().print(f"[bold]{row['name']}[/bold]  {row['title']}{about}")
 
 
 @app.command()

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 CHUNK = 128
 """Resamples that are worked on at once; (N, CHUNK) then stays in the processor's cache."""
+QUERIES = 1024
+"""Queries that are compared with all candidates at once."""
 
 FEW_PAIRS = 3_000_000
 """Up to so many pairs of a positive and a negative, all are compared once; above, each resample runs over sorted scores."""
@@ -254,12 +256,15 @@ def retrieval(
     ecg, text = _unit(ecg), _unit(text)
     ids = np.arange(len(text)) if text_id is None else np.asarray(text_id)
     _, first, which = np.unique(ids, return_index=True, return_inverse=True)
-    similarity = ecg @ text[first].T  # (N, distinct texts)
-    right = which[:, None] == np.arange(len(first))
+    text, number = text[first], np.arange(len(first))
     out: dict[str, float] = {}
-    for name, s, hit in (("ecg_to_text", similarity, right), ("text_to_ecg", similarity.T, right.T)):
-        best = np.where(hit, s, -np.inf).max(1, keepdims=True)
-        nearer = (~hit & (s >= best)).sum(1)
+    for name, queries, of, candidates, are in (("ecg_to_text", ecg, which, text, number), ("text_to_ecg", text, number, ecg, which)):
+        nearer = np.empty(len(queries), int)
+        for start in range(0, len(queries), QUERIES):
+            some = slice(start, start + QUERIES)
+            similarity, right = queries[some] @ candidates.T, of[some, None] == are
+            best = np.where(right, similarity, -np.inf).max(1, keepdims=True)
+            nearer[some] = (~right & (similarity >= best)).sum(1)
         out |= {f"retrieval_{name}@{k}": float((nearer < k).mean()) for k in ks}
     return out
 

@@ -5,83 +5,177 @@ N recordings, C classes, D embedding width.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Group
 
-from cmelt.errors import TaskError
+from cmelt.config import did_you_mean
+from cmelt.errors import InputError, TaskError
 from cmelt.labels import class_texts, read_table
-from cmelt.metrics import Floats, auroc, empty, macro, resample_weights
+from cmelt.metrics import Floats, auroc, empty, macro, resample_weights, retrieval
 from cmelt.models.cmelt import CMELT
+from cmelt.record import LEADS
+from cmelt.tasks import results
 from cmelt.tasks.base import Cohort, encoder_features, load_model, open_run
-from cmelt.tasks.results import Scored, evaluate, plain, summary, table, write_results
+from cmelt.tasks.features import features, reports
+from cmelt.tasks.results import Scored, evaluate, plain, summary, write_results
+from cmelt.tasks.split import see_only
 
 __all__ = ["table", "zeroshot"]
 
 TEXTS = ("name", "templates", "description", "reports", "all")
 """A class by its plain name, by the name in several sentences, by a clinical description, by wordings as in reports, or by all of these."""
+OWN = "file"
+"""The kind of texts that are read from a file of the user's."""
 SIMILARITIES = ("cosine", "dot", "softmax")
-"""Cosine; the raw dot product; the share of the class among all classes, softmax of cosine / TEMPERATURE."""
+"""Cosine; the raw dot product, as published; the share of the class among all classes, softmax of cosine / TEMPERATURE."""
 TEMPERATURE = 0.1
+RULE = ("reports", "softmax")
+"""What the texts and the similarity are where nothing else is asked for: chosen on validation (docs/results.md)."""
 
 
 def zeroshot(
     run: Path | None = None,
     shards: Sequence[Path] | None = None,
     task: str = "superclass",
-    texts: str = "reports",
-    similarity: str = "softmax",
+    texts: str = "",
+    similarity: str = RULE[1],
+    *,
+    classes: Path | None = None,
+    templates: Sequence[str] = (),
+    leads: Sequence[str] = LEADS,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Score the test fold of `shards` (default: the run's own) by texts; write ``RUN/results/zeroshot-TASK.json`` and ``.parquet``.
+    """Score the test fold of `shards` (default: the run's own) by texts; write its results, return them.
 
-    Every rule (texts × similarity) is also scored on the validation fold, where there is one, under ``validation``: choose there.
-    Returns the result. Raises CheckpointError, ShardError or TaskError where run, shards and task do not fit.
+    `texts` is a kind of TEXTS; with `classes`, a CSV of class and text, the texts are those, and only the classes it names count.
+    `templates` are sentences with {} in the place of each. Every rule (texts × similarity) is also scored on the validation fold,
+    where there is one, under ``validation``: choose there. ``retrieval`` is recall@k between the test fold's ECGs and reports. The
+    files are ``RUN/results/zeroshot-TASK….json`` and ``.parquet``; their name says what is not the default. Raises CheckpointError,
+    ShardError, InputError or TaskError where run, shards, task and texts do not fit.
     """
-    for value, known, what in ((texts, TEXTS, "texts"), (similarity, SIMILARITIES, "similarity")):
+    texts = texts or (OWN if classes else "templates" if templates else RULE[0])
+    for value, known, what in ((texts, (*TEXTS, *[OWN] * bool(classes)), "texts"), (similarity, SIMILARITIES, "similarity")):
         if value not in known:
-            raise TaskError(f"no {what} {value!r}; known: {', '.join(known)}")
+            raise TaskError(f"no {what} {value!r}{did_you_mean(value, known)}; known: {', '.join(known)}")
     opened = open_run(run, shards)
     cohort = Cohort(opened.shards, task, opened.cache)
+    see_only(cohort, leads)
+    words = {kind: prompts(task, kind, templates) for kind in TEXTS}
+    names = list(cohort.classes)
+    if classes:
+        own = read_texts(classes, names)
+        names = [name for name in names if name in own]
+        words = {kind: {name: of[name] for name in names} for kind, of in words.items()}
+        words[OWN] = {name: [fill(sentence, text) for sentence in templates or ["{}"] for text in own[name]] for name in names}
+    if similarity == "softmax" and len(names) < 2:
+        raise TaskError("the softmax over one class is always 1; name more classes, or take --similarity cosine")
+    labels = cohort.truth[:, [cohort.classes.index(name) for name in names]]
     test, val = cohort.rows("test"), np.flatnonzero(cohort.split == "val")
-    truth = cohort.truth[test]
-    left_out = {name: f"{reason} in the test fold" for name, reason in empty(truth, cohort.classes).items()}
-    usable = np.array([name not in left_out for name in cohort.classes])
+    truth = labels[test]
+    left_out = {name: f"{reason} in the test fold" for name, reason in empty(truth, names).items()}
+    usable = np.array([name not in left_out for name in names])
     if not usable.any():
         raise TaskError(f"no class of {task!r} has positive and negative recordings in the test fold; add recordings")
     model = load_model(opened, cohort)
     ecg = encoder_features(model, cohort, "embeddings", quiet, np.concatenate([test, val]))["embedding"]
-    words = {kind: prompts(task, kind) for kind in TEXTS}
     vectors = class_vectors(model, words)
 
     score = similarities(ecg[: len(test)], vectors[texts], similarity)
-    own = evaluate(truth, [score], resample_weights(cohort.patients[test]), usable)
+    found = evaluate(truth, [score], resample_weights(cohort.patients[test]), usable)
     entry = {"fraction": 0, "seeds": [0], "n_train": 0, "n_test": len(test)}
-    entry |= summary(own, truth, cohort.classes) | {"left_out": left_out, "baselines": {}}
-    result = {"task": task, "protocol": "zeroshot", **opened.facts(), "datasets": cohort.datasets, "fractions": [entry]}
-    result |= {"rule": {"texts": texts, "similarity": similarity}, "texts": words[texts]}
+    left_out |= {name: f"not in {classes}" for name in cohort.classes if name not in names}
+    entry |= summary(found, truth, names) | {"left_out": left_out, "baselines": {}}
+    result = {"task": task, "protocol": "zeroshot", **opened.facts(), "datasets": cohort.datasets, "leads": list(leads)}
+    result |= {"fractions": [entry], "rule": {"texts": texts, "similarity": similarity}, "texts": words[texts]}
     result["validation"] = {
-        f"{kind}, {how}": plain(macro(auroc(cohort.truth[val], similarities(ecg[len(test) :], vectors[kind], how))))
-        for kind in TEXTS
+        f"{kind}, {how}": plain(macro(auroc(labels[val], similarities(ecg[len(test) :], vectors[kind], how))))
+        for kind in words
         for how in SIMILARITIES
         if len(val)
     }
-    scored = [Scored(0.0, 0, score)]
-    write_results(opened.folder / "results", f"zeroshot-{task}", result, cohort.keys[test], truth, cohort.classes, scored)
+    result["retrieval"] = recall(model, cohort, quiet)
+    name = "-".join([f"zeroshot-{task}", *(part for part in (texts, similarity) if part not in RULE), *leads_part(leads)])
+    write_results(opened.folder / "results", name, result, cohort.keys[test], truth, names, [Scored(0.0, 0, score)], cohort.patients[test])
     return result
 
 
-def prompts(task: str, kind: str) -> dict[str, list[str]]:
-    """Return the texts that stand for each class of `task`; `kind` is one of TEXTS."""
-    sentences = [row["text"] for row in read_table("templates")]
+def leads_part(leads: Sequence[str]) -> list[str]:
+    """Return what a result's name says of leads that are fewer than twelve."""
+    return [] if set(leads) == set(LEADS) else ["leads", *leads]
+
+
+def recall(model: CMELT, cohort: Cohort, quiet: bool = False) -> dict[str, Any]:
+    """Return recall@k of the test fold's ECGs that have a report, labelled or not, and those reports, both ways; equal reports are one."""
+    pairs: list[tuple[NDArray[Any], ...]] = []
+    for folder in cohort.folders:
+        rows = folder.rows("test")
+        told = reports(folder, rows)
+        rows, told = rows[told != ""], told[told != ""]
+        if len(rows):
+            sides = [
+                features(model, folder, rows, side, cohort.cache, f"retrieval, {side}", quiet)["embedding"] for side in ("ecg", "text")
+            ]
+            pairs.append((*sides, told))
+    if not pairs:
+        return {"pairs": 0, "reports": 0}
+    ecg, text, told = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    found = {name.removeprefix("retrieval_"): plain(value) for name, value in retrieval(ecg, text, told.astype(str)).items()}
+    return {"pairs": len(ecg), "reports": len(set(told)), **found}
+
+
+def table(result: dict[str, Any]) -> Group:
+    """Return a result for the terminal: AUROC as other tasks show it, then retrieval."""
+    of = result["retrieval"]
+    rule = f"texts: {result['rule']['texts']}; similarity: {result['rule']['similarity']}"
+    lines = [f"{rule}; what validation says of other rules stands under 'validation' in the result file" if result["validation"] else rule]
+    for way, what in (("ecg_to_text", "ECG to report"), ("text_to_ecg", "report to ECG")):
+        if of["pairs"]:
+            found = ", ".join(f"@{k} {of[f'{way}@{k}']:.3f}" for k in (1, 5, 10))
+            lines.append(f"retrieval, {what}: recall {found} ({of['pairs']} test ECGs, {of['reports']} distinct reports)")
+    return Group(results.table(result), *lines)
+
+
+def fill(sentence: str, text: str) -> str:
+    """Return `sentence` with `text` in the place of {}; raises InputError where it has none."""
+    if "{}" not in sentence:
+        raise InputError(f"the template {sentence!r} has no {{}} in the place of the class's text; write: 'the ecg shows {{}}.'")
+    return sentence.replace("{}", text)
+
+
+def read_texts(file: Path, known: Sequence[str]) -> dict[str, list[str]]:
+    """Return the texts of each class in a CSV with columns ``class`` and ``text``, one or more rows a class; raises InputError."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read as a CSV ({error}); give one with columns class,text") from None
+    found: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, 2):
+        name, text = ((row.get(column) or "").strip() for column in ("class", "text"))
+        if not name or not text:
+            raise InputError(f"{file}, line {number}: wanted are a class and its text, under the headings class,text")
+        if known and name not in known:
+            raise InputError(f"{file}, line {number}: no class {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        found.setdefault(name, []).append(text)
+    if not found:
+        raise InputError(f"{file} holds no class; write lines of class,text below a first line that says class,text")
+    return found
+
+
+def prompts(task: str, kind: str, templates: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return the texts that stand for each class of `task`; `kind` is one of TEXTS, `templates` replace the package's sentences."""
+    sentences = templates or [row["text"] for row in read_table("templates")]
     out = {}
     for name, row in class_texts(task).items():
         texts = {
             "name": [row["name"]],
-            "templates": [sentence.replace("{}", row["name"]) for sentence in sentences],
+            "templates": [fill(sentence, row["name"]) for sentence in sentences],
             "description": [row["description"]],
             "reports": [wording + "." for wording in row["reports"].split(" | ")],
         }

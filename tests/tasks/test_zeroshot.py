@@ -12,10 +12,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from cmelt import __version__
-from cmelt.errors import TaskError
+from cmelt import __version__, metrics
+from cmelt.errors import InputError, TaskError
 from cmelt.labels import TASKS, load_vocabulary
 from cmelt.models.cmelt import CMELT
+from cmelt.shards.read import ShardFolder
 from cmelt.tasks.zeroshot import SIMILARITIES, TEXTS, class_vectors, prompts, similarities, table, zeroshot
 
 
@@ -36,7 +37,7 @@ def test_zeroshot_writes_what_it_returns(run: Path, monkeypatch: pytest.MonkeyPa
         power = torch.from_numpy(ecg[:, :10].reshape(len(ecg), 5, -1).std(-1))  # the made-up classes lie in pairs of leads
         return power - power.mean(1, keepdim=True), power
 
-    def encode_text(self: CMELT, texts: list[str]) -> torch.Tensor:
+    def encode_text(self: CMELT, texts: list[str], batch: int = 64) -> torch.Tensor:
         return torch.stack([torch.eye(5)[names.index(text)] if text in names else torch.full((5,), 0.2) for text in texts])
 
     monkeypatch.setattr(CMELT, "ecg_features", ecg_features)
@@ -49,8 +50,8 @@ def test_zeroshot_writes_what_it_returns(run: Path, monkeypatch: pytest.MonkeyPa
     assert result["rule"] == {"texts": "name", "similarity": "cosine"}
     assert len(result["validation"]) == len(TEXTS) * len(SIMILARITIES)
     assert result["validation"]["name, cosine"] > 0.9
-    assert {"version": __version__} | result == json.loads((run / "results/zeroshot-superclass.json").read_text())
-    predictions = pq.read_table(run / "results/zeroshot-superclass.parquet")
+    assert {"version": __version__} | result == json.loads((run / "results/zeroshot-superclass-name-cosine.json").read_text())
+    predictions = pq.read_table(run / "results/zeroshot-superclass-name-cosine.parquet")
     assert (predictions.num_rows, set(predictions["fraction"].to_pylist())) == (24 * 5, {0.0})
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table(result))
@@ -62,8 +63,69 @@ def test_zeroshot_with_the_models_own_texts(run: Path) -> None:
     assert 0 <= result["fractions"][0]["macro_auc"] <= 1
     assert result["texts"]["NORM"][0] == "sinus rhythm. normal axis. normal ecg."
     assert result["rule"] == {"texts": "reports", "similarity": "softmax"}
-    with pytest.raises(TaskError, match="no similarity 'cosin'; known: cosine"):
+    with pytest.raises(TaskError, match="no similarity 'cosin'; did you mean 'cosine'"):
         zeroshot(run, similarity="cosin", quiet=True)
+
+
+def test_own_texts_and_templates(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text('class,text\nMI,heart attack\nNORM,all is well\nMI,"infarct, old"\n')
+    result = zeroshot(run, classes=file, templates=["it is {}.", "{}"], similarity="dot", quiet=True)
+    expected = {"NORM": ["it is all is well.", "all is well"]}
+    expected["MI"] = ["it is heart attack.", "it is infarct, old.", "heart attack", "infarct, old"]
+    assert result["texts"] == expected
+    (entry,) = result["fractions"]
+    assert list(entry["per_class"]) == ["NORM", "MI"]
+    assert entry["left_out"] == dict.fromkeys(("STTC", "CD", "HYP"), f"not in {file}")
+    assert len(result["validation"]) == (len(TEXTS) + 1) * len(SIMILARITIES)
+    assert (run / "results/zeroshot-superclass-file-dot.json").is_file()
+    wrapped = zeroshot(run, templates=["this is {}"], quiet=True)
+    assert wrapped["rule"]["texts"] == "templates"
+    assert wrapped["texts"]["CD"] == ["this is conduction disturbance"]
+
+
+def test_hidden_leads_change_what_is_found(run: Path) -> None:
+    whole, one = zeroshot(run, quiet=True), zeroshot(run, leads=("II",), quiet=True)
+    assert whole["validation"] != one["validation"]
+    assert (run / "results/zeroshot-superclass-leads-II.json").is_file()
+
+
+def test_retrieval_is_over_all_reports_of_the_test_fold(run: Path, shards: Path) -> None:
+    model, folder = CMELT.from_pretrained(run), ShardFolder(shards)
+    rows = folder.rows("test")
+    told = np.array(folder.column("report"))[rows]
+    expected = metrics.retrieval(model.encode_ecg(folder.ecg_mv(rows)), model.encode_text(list(told)), told)
+    found = zeroshot(run, quiet=True)["retrieval"]
+    assert (found["pairs"], found["reports"]) == (24, len(set(told)))
+    assert {f"retrieval_{name}": value for name, value in found.items() if "@" in name} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class,text\nMIX,x\n", "line 2: no class 'MIX'; did you mean 'MI'"),
+        ("class,text\nMI,x\nNORM,\n", "line 3: wanted are a class and its text"),
+        ("name,words\nMI,x\n", "line 2: wanted are"),
+        ("class,text\n", "holds no class"),
+        ("class,text\nMI,x\n", "softmax over one class"),
+    ],
+)
+def test_texts_that_cannot_be(text: str, message: str, run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text(text)
+    with pytest.raises((InputError, TaskError), match=message):
+        zeroshot(run, classes=file, quiet=True)
+
+
+def test_rules_that_cannot_be(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as a CSV"):
+        zeroshot(run, classes=tmp_path / "nowhere.csv", quiet=True)
+    with pytest.raises(InputError, match=r"the template 'it is' has no \{\}"):
+        zeroshot(run, templates=["it is"], quiet=True)
+    with pytest.raises(TaskError, match="no texts 'report'; did you mean 'reports'"):
+        zeroshot(run, texts="report", quiet=True)
+    with pytest.raises(TaskError, match="no texts 'file'"):
+        zeroshot(run, texts="file", quiet=True)
 
 
 def test_similarities_are_what_they_say(run: Path) -> None:

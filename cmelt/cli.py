@@ -209,6 +209,22 @@ def pretrain(
 
 
 @app.command()
+def doctor(
+    recipe: Annotated[str, typer.Option(help="See what pre-training by this recipe would lack.")] = "",
+    changes: Sets = None,
+    shards: Annotated[list[str] | None, typer.Option("--shards", help="A shard folder to look at; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option(help="Where runs are to lie.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Say what is here and what is missing: versions, devices, disk, extras, shards, what a recipe needs."""
+    from cmelt import doctor as verb
+
+    result = verb.doctor(recipe, changes or [], shards or [], out)
+    emit(result) if as_json else console().print(verb.table(result))
+    raise typer.Exit(0 if result["ok"] else 1)
+
+
+@app.command()
 def plot(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf; default: RUN/curves.png.")] = None,

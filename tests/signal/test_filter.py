@@ -9,6 +9,8 @@ import pytest
 from scipy.signal import butter, iirnotch, sosfiltfilt, tf2sos
 
 from cmelt.raw import Raw
+from cmelt.signal import filter as filters
+from cmelt.signal.blocks import Blocks
 from cmelt.signal.decode import decode
 from cmelt.signal.filter import Band, filter_and_resample
 
@@ -43,7 +45,7 @@ def error(ours: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("fs_hz", [100, 257, 500, 1000])
-@pytest.mark.parametrize("seconds", [1.5, 4.2, 6.1, 10, 70])
+@pytest.mark.parametrize("seconds", [1.5, 4.2, 6.1, 7, 10, 15, 70])
 def test_clinical_filter_equals_scipy(fs_hz: float, seconds: float) -> None:
     band = CLINICAL if fs_hz > 250 else Band(0.5, 40, 3, 0, 30)
     signal = ecg(seconds, fs_hz)
@@ -65,6 +67,20 @@ def test_clinical_filter_equals_scipy(fs_hz: float, seconds: float) -> None:
 def test_any_filter_equals_scipy(band: Band) -> None:
     signal = ecg(10, 500, 1)
     assert error(filter_and_resample(signal, 500, 500, band), scipy_way(signal, 500, band)) < 0.01
+
+
+@pytest.mark.parametrize(("fs_raw_hz", "fs_hz"), [(500, 250), (500, 500), (1000, 500), (400, 500), (360, 250)])
+@pytest.mark.parametrize("seconds", [7, 10])
+def test_blocks_equal_transforms(fs_raw_hz: float, fs_hz: float, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record of whole seconds is filtered in blocks; were it not, the result would be the same at the new rate too."""
+    signal = ecg(seconds, fs_raw_hz, 2)
+    assert isinstance(filters.make_plan(signal.shape[1], fs_raw_hz, fs_hz, CLINICAL), Blocks)
+    blocks = filter_and_resample(signal, fs_raw_hz, fs_hz, CLINICAL)
+    monkeypatch.setattr(filters, "block_size", lambda *_: 0)
+    filters.make_plan.cache_clear()
+    assert blocks.shape == (12, seconds * fs_hz)
+    assert error(blocks, filter_and_resample(signal, fs_raw_hz, fs_hz, CLINICAL)) < 3e-3
+    filters.make_plan.cache_clear()
 
 
 def test_real_records_equal_scipy(realdata: Path) -> None:

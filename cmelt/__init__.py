@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cmelt.models.cmelt import CMELT
+    from cmelt.training.own_loop import ShardDataset, webdataset
 
 __version__ = "0.1.0"
-__all__ = ["CMELT", "__version__"]
+__all__ = ["CMELT", "ShardDataset", "__version__", "webdataset"]
+
+PUBLIC = {"CMELT": "models.cmelt", "ShardDataset": "training.own_loop", "webdataset": "training.own_loop"}
+"""Public name → the module that has it."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import the model class on first use, so that ``import cmelt`` and ``cmelt --help`` stay free of torch."""
-    if name == "CMELT":
-        from cmelt.models.cmelt import CMELT
-
-        return CMELT
+    """Import a public name on first use, so that ``import cmelt`` and ``cmelt --help`` stay free of torch."""
+    if name in PUBLIC:
+        return getattr(import_module(f"cmelt.{PUBLIC[name]}"), name)
     raise AttributeError(f"module 'cmelt' has no attribute {name!r}")

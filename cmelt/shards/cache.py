@@ -8,10 +8,11 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cmelt.errors import ShardError
 from cmelt.files import whole
@@ -29,12 +30,21 @@ Wanted = tuple[Remote, dict[str, Any]]
 """A shard as its manifest lists it, and the folder in which it lies."""
 
 
+class Reader(Protocol):
+    """Who reads shards, and keeps their files open."""
+
+    def close(self, path: Path) -> None:
+        """Close the file at `path` where it is open."""
+
+
 class ShardCache:
     """The cache; threads and processes may share it. Nothing is kept but files: each process holds its own downloads to the limit."""
 
     def __init__(self, limit_bytes: float = LIMIT_GB * 1e9, root: Path | None = None) -> None:
         self.limit = limit_bytes
         self.root = root or Path(os.environ.get(PLACE) or Path.home() / ".cache" / "cmelt") / "shards"
+        self.readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        """Who may hold a file open."""
         self._lock = threading.Lock()
         self._coming: dict[str, int] = {}  # bytes of what is being fetched
         self._kept: frozenset[str] = frozenset()
@@ -50,9 +60,11 @@ class ShardCache:
         if not touched(file):
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(file.with_suffix(".lock"), fcntl.LOCK_EX):  # another thread or rank may be fetching it
-                if not touched(file):
-                    self._fetch(folder, shard, file)
-                file.with_suffix(".lock").unlink(missing_ok=True)
+                try:
+                    if not touched(file):
+                        self._fetch(folder, shard, file)
+                finally:
+                    file.with_suffix(".lock").unlink(missing_ok=True)
         return file
 
     def expect(self, wanted: Sequence[Wanted]) -> None:
@@ -102,6 +114,8 @@ class ShardCache:
             for old in sorted(files, key=lambda old: files[old].st_mtime_ns):
                 if used > self.limit and old not in self._kept:
                     (self.root / old).unlink(missing_ok=True)
+                    for reader in list(self.readers):
+                        reader.close(self.root / old)  # or it would go on taking room
                     used -= files[old].st_size
             if used > self.limit:
                 self._coming.pop(name)

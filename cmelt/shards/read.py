@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from cmelt.errors import ShardError
 from cmelt.remote import Remote, local_path
-from cmelt.shards.cache import ShardCache, Wanted, refuse_damaged
+from cmelt.shards.cache import ShardCache, Wanted
 from cmelt.shards.format import INDEX, MANIFEST
-from cmelt.shards.manifest import parse_manifest, read_manifest
+from cmelt.shards.manifest import file_sha256, parse_manifest, read_manifest
 from cmelt.shards.where import Where
 
 MOST_FILES = 128
@@ -40,6 +40,8 @@ class ShardFolder:
         self.path = local or Path(self.place)
         self._remote = None if local else Remote(self.place)
         self._cache = None if local else cache or ShardCache()
+        if self._cache:
+            self._cache.readers.add(self)
         self._files: dict[int, _File] = {}
         self._opening = threading.Lock()
         self.manifest: dict[str, Any] = read_manifest(local) if local else parse_manifest(self._far(MANIFEST), f"{self.place}/{MANIFEST}")
@@ -70,6 +72,8 @@ class ShardFolder:
         self.__dict__.update(state)
         self._remote = Remote(self.place) if self._cache else None
         self._files, self._opening = {}, threading.Lock()
+        if self._cache:
+            self._cache.readers.add(self)
 
     @property
     def index(self) -> pa.Table:
@@ -126,7 +130,10 @@ class ShardFolder:
         """Read the samples (12, samples) of index `row` into `out`, in units of lsb_uv; raises ShardError where they are not there."""
         shard = int(self._shard[row])
         try:
-            read = os.preadv(self._file(shard).handle, [out.data], int(self._offset[row]))
+            file = self._file(shard)
+            read = os.preadv(file.handle, [out.data], int(self._offset[row]))
+            if self._remote:
+                os.utime(file.handle)  # what was used longest ago makes room
         except OSError as error:
             raise self._unreadable(shard, error) from None
         if read != out.nbytes:
@@ -168,20 +175,20 @@ class ShardFolder:
             self._files = {number: file for number, file in self._files.items() if number in numbers}
         return [(self._remote, self._listed[self._names[number]]) for number in numbers]
 
+    def close(self, path: Path) -> None:
+        """Close the file at `path` where it is open: the cache has removed it."""
+        with self._opening:
+            self._files = {shard: file for shard, file in self._files.items() if file.path != path}
+
     def _problem(self, shard: dict[str, Any], there: dict[str, int], contents: bool) -> str:
-        where = f"{self.place}/{shard['name']}"
-        if self._remote:
-            size = there.get(shard["name"], -1)
-            return "" if size == shard["bytes"] else f"has {size} bytes of {shard['bytes']}" if size >= 0 else "is missing"
+        file = self.path / shard["name"]
         try:
-            if contents:
-                refuse_damaged(self.path / shard["name"], shard, where)
-            size = (self.path / shard["name"]).stat().st_size
+            size = there.get(shard["name"], -1) if self._remote else file.stat().st_size
+            if size != shard["bytes"]:
+                return f"has {size} bytes of {shard['bytes']}" if size >= 0 else "is missing"
+            return "has changed" if contents and not self._remote and file_sha256(file) != shard["sha256"] else ""
         except OSError as error:
             return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        except ShardError:
-            return "has changed"
-        return "" if size == shard["bytes"] else f"has {size} bytes of {shard['bytes']}"
 
     def _far(self, name: str) -> bytes:
         assert self._remote
@@ -223,6 +230,7 @@ class _File:
     """An open file, closed when nobody holds it any more: one thread may drop it while another reads."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:

@@ -162,7 +162,7 @@ def locked(file: Path, how: int) -> Iterator[bool]:
                 os.close(handle)
                 raise
             held = True
-        if not held or (file.exists() and os.fstat(handle).st_ino == file.stat().st_ino):
+        if not held or os.fstat(handle).st_nlink:
             break
         os.close(handle)  # removed by its last holder between the two lines: it locks nothing
     try:

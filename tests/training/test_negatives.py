@@ -11,7 +11,7 @@ from cmelt.errors import RecipeError
 from cmelt.models.batch import IGNORE
 from cmelt.models.masking import mask_text
 from cmelt.text.reports import clean_report
-from cmelt.training.controls import controls, deal_epochs
+from cmelt.training.controls import controls, deal_epochs, drawn
 from cmelt.training.negatives import BLOCK, Dealer, antipodal_table, deal_balanced, report_embeddings
 from pairs import small_batch, small_model, some_reports
 
@@ -115,6 +115,24 @@ def test_large_groups_are_dealt_in_blocks(embeddings: np.ndarray) -> None:
     wrong = deal.is_aligned == 0
     assert (deal.text_id[wrong] != report_id[wrong]).all()
     assert sorted(deal.text_id[wrong]) == sorted(report_id[wrong])
+
+
+def test_a_run_tells_what_it_will_draw(embeddings: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    report_id, group = rng.integers(0, len(REPORTS), 800), np.zeros(800, int)
+    told = drawn(Dealer(embeddings), REPORTS, report_id, group, 32)
+    assert told["left_out"] < 0.05
+    assert 5.5 < told["entropy_bits"] <= np.log2(len(REPORTS))  # nearly as even as the reports are
+    assert told["text_only"] == pytest.approx(0.5, abs=0.08)
+    hub = np.zeros_like(embeddings)
+    hub[:, 0], hub[:2, 0] = 1.0, -1.0  # two reports are everyone's opposites
+    narrow = Dealer(hub, "antipodal")
+    assert narrow.opposites is not None
+    narrow.opposites = narrow.opposites[:, :2]
+    hubs = drawn(narrow, REPORTS, report_id, group, 32)
+    assert hubs["entropy_bits"] < 4
+    assert hubs["text_only"] > 0.8
+    assert "text_only" not in drawn(Dealer(embeddings), REPORTS, report_id[:40], group[:40], 32)
 
 
 def test_opposites_are_the_farthest_reports(embeddings: np.ndarray) -> None:

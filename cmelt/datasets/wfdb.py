@@ -68,8 +68,8 @@ def join(
     for item, path in zip(found, paths, strict=True):
         short, long, *others = names(path)
         key = short if same[short] == 1 else long
-        name = next((name for name in (*others, key) if name in rows), "")
-        used.add(name)
+        name = next((name for name in (*others, key) if name and name in rows), "")
+        used |= {name} if name else set()
         if isinstance(item, Refused):
             yield Refused(key, path, item.reason, item.detail)
             continue
@@ -78,7 +78,9 @@ def join(
         except (ValueError, TypeError) as error:
             yield Refused(key, path, "bad_row", f"the table's row of {name[:40]}: {error}")
     for name in rows:
-        if name not in used:
+        if not name:
+            yield Refused(key_of(name), name, "bad_row", "a row of the table has no key")
+        elif name not in used:
             yield Refused(key_of(name), name, "missing_file", f"the table names {name[:80]}, which is not there")
 
 

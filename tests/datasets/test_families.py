@@ -6,6 +6,7 @@ import csv
 import shutil
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import cmelt.datasets.published
 import cmelt.inspect
 from cmelt.config import load_recipe
 from cmelt.datasets import DATASETS, list_datasets, open_dataset
@@ -26,6 +28,7 @@ from cmelt.raw import Raw
 from cmelt.record import LEADS, Refused, Source
 from cmelt.shards.read import ShardFolder
 from cmelt.signal.decode import decode
+from tests.conftest import write_raw
 from tests.datasets import layouts
 
 
@@ -282,14 +285,23 @@ def test_ptb_with_its_fifteen_leads(realdata: Path, tmp_path: Path) -> None:
     assert (rows["s0010_re"]["age"], rows["s0010_re"]["sex"], rows["s0010_re"]["fs_raw_hz"]) == (81, "female", 1000)
 
 
-def test_a_zip_is_read_in_place(realdata: Path, tmp_path: Path) -> None:
-    raw = realdata / "cinc2021/training/georgia"
+LAYOUTS: dict[str, Callable[[Path, Path], object]] = {
+    "csn": layouts.csn,
+    "mimic-iv-ecg": layouts.mimic,
+    "ptbxl": lambda _, raw: raw.mkdir() or write_raw(raw, 6, rates=(500,)),
+    "cinc2021": lambda realdata, raw: shutil.copytree(realdata / "cinc2021/training/georgia", raw / "training/georgia/g1"),
+}
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_a_zip_as_downloaded_gives_the_same_shards(realdata: Path, tmp_path: Path, dataset: str) -> None:
+    LAYOUTS[dataset](realdata, tmp_path / "raw")
     with zipfile.ZipFile(tmp_path / "download.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(raw.iterdir())[:20]:
-            archive.write(file, f"challenge-2021-1.0.3/training/georgia/g1/{file.name}")
-    summary, _, rows = shards("cinc2021", tmp_path / "download.zip", tmp_path / "out")
-    assert summary.kept == 10
-    assert rows["E00001"]["signal_sha1"] == decode(Raw(raw), "E00001.hea").signal_sha1
+        for file in sorted((tmp_path / "raw").rglob("*")):
+            archive.write(file, f"the-data-set-1.0.3/{file.relative_to(tmp_path / 'raw')}")
+    for raw in ("raw", "download.zip"):
+        assert shards(dataset, tmp_path / raw, tmp_path / f"of-{raw}")[0].kept >= 4
+    assert (tmp_path / "of-raw/manifest.json").read_bytes() == (tmp_path / "of-download.zip/manifest.json").read_bytes()
 
 
 @pytest.mark.parametrize("how", ["stored", "deflated", "unpacked"])
@@ -333,3 +345,11 @@ def test_counts_are_held_against_the_published_ones() -> None:
     assert "21,836 recordings were found" in differences("ptbxl", "1.0.1", 21_836, 21_836, whole)[0]
     assert differences("cinc2021", "unknown", 10_344, 10_344, {}, ("georgia",)) == []
     assert differences("wfdb", "unknown", 3, 3, {}) == []
+
+
+def test_a_whole_data_set_with_other_labels_than_published_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmelt.datasets.ptbxl.VERSIONS", {6: "1.0.1"})
+    monkeypatch.setitem(cmelt.datasets.published.RECORDINGS, ("ptbxl", "1.0.1"), 6)
+    monkeypatch.setitem(cmelt.datasets.published.LABELLED, ("ptbxl", "1.0.1"), {"superclass": 6, "rhythm": 6, "form": 1})
+    summary, _, _ = shards("ptbxl", write_raw(tmp_path, 6, rates=(500,)), tmp_path / "out")
+    assert summary.differences == ["0 recordings have a label of form, 1 are published"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import tempfile
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from cmelt.datasets import open_dataset
 from cmelt.datasets.headers import read_about
-from cmelt.datasets.splits import seeded_fold, split_of
+from cmelt.datasets.ptbxl import NEEDED
+from cmelt.datasets.splits import read_splits, seeded_fold, split_of
+from cmelt.datasets.wfdb import COLUMNS
 from cmelt.errors import REASONS, InputError
 from cmelt.raw import Raw
 from cmelt.record import Refused, Source
@@ -73,6 +76,41 @@ def test_any_reference_table(rows: list[list[str]]) -> None:
 def test_any_record_list(rows: list[list[str]]) -> None:
     found = outcome("mimic-iv-ecg", {"record_list.csv": table(["subject_id", "study_id", "path"], rows)})
     assert found is None or len(found) == len(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.one_of(CELLS, st.sampled_from(["{}", "{'NORM': 1}", "{1: 2}", "9", "10.0"])), min_size=8, max_size=8), min_size=1)
+)
+def test_any_row_of_ptbxl(rows: list[list[str]]) -> None:
+    found = outcome("ptbxl", {"ptbxl_database.csv": table([*NEEDED, "filename_hr"], rows)})
+    assert found is None or len(found) == len(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(CELLS, min_size=len(COLUMNS), max_size=len(COLUMNS)), max_size=4))
+def test_any_table_of_ones_own(rows: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "A0001.hea").write_text("A0001 1 500 600\nA0001.dat 16 1000 16 0 0 0 0 I\n")
+        Path(folder, "A0001.dat").write_bytes(bytes(1200))
+        Path(folder, "t.csv").write_bytes(table(list(COLUMNS), rows))
+        try:
+            found = list(open_dataset("wfdb", Raw(folder), table=f"{folder}/t.csv").sources())
+        except InputError:
+            return
+    named = {str(row[0]).strip().removesuffix(".hea") for row in rows}
+    assert len(found) == len(named | {"A0001"})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(st.binary(max_size=80), st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=4).map(lambda r: table(["key", "x"], r)))
+)
+def test_any_bytes_for_a_split_file(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "a_train.csv").write_bytes(data)
+        with contextlib.suppress(InputError):
+            assert set(read_splits(folder).of.values()) <= {"train"}
 
 
 @settings(max_examples=60, deadline=None)

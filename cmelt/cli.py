@@ -108,7 +108,9 @@ def ingest(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove what cmelt made in OUT otherwise, and begin anew.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add the recordings that a finished OUT does not name yet.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what a finished OUT refused.")] = False,
-    dask: Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Make shards on this Dask cluster; local: one made here.")] = "",
+    dask: Annotated[
+        str, typer.Option(metavar="tcp://HOST:PORT", help="Make shards on this Dask cluster (or scheduler file); local: one made here.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Turn raw records and reports into filtered, resampled WebDataset shards."""
@@ -119,14 +121,15 @@ def ingest(
     settings = load_recipe("ingest", recipe, [*rate, *(changes or [])])
     asked = {"records100": records100, "databases": databases, "table": table}
     options: dict[str, Any] = {name: value for name, value in asked.items() if value}
-    options |= {"workers": workers, "splits": splits, "limit": limit, "extend": extend, "retry_failed": retry_failed}
+    options |= {"workers": workers, "splits": splits, "limit": limit}
+    options |= {"overwrite": overwrite, "extend": extend, "retry_failed": retry_failed}
     if dry_run:
         from cmelt.estimate import estimate
 
         guess = estimate(dataset, raw, out, settings, **options)
         emit(guess.as_dict()) if as_json else console().print(guess.line(), markup=False)
         return
-    summary = verb(dataset, raw, out, settings, overwrite=overwrite, cluster=dask, **options)
+    summary = verb(dataset, raw, out, settings, cluster=dask, **options)
     emit(summary.as_dict()) if as_json else console().print(summary.table())
 
 

@@ -72,6 +72,12 @@ def telling(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {error.strerror}; make room or rights there, or choose another place") from None
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it, where they are not there; raises OutputError."""
+    with telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def sync(path: Path) -> None:
     """Put a file's bytes, or the names in a folder, on disk: they survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

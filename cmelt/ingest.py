@@ -39,7 +39,7 @@ from cmelt.shards.plan import Plan, make_plan, read_sources
 from cmelt.shards.progress import Progress
 from cmelt.shards.readme import readme
 from cmelt.shards.store import Store
-from cmelt.shards.workers import MakeExecutor, available_cores, dask, processes, run_tasks
+from cmelt.shards.workers import MakeExecutor, available_cores, dask, find_dask, processes, run_tasks
 from cmelt.shards.write import write_shard
 from cmelt.signal.checks import check
 from cmelt.signal.condition import repair, window_samples, windows
@@ -148,14 +148,12 @@ def ingest(
     """Turn the raw folder of `dataset` into shard folder `out`; `options` are the data set's own (PTB-XL: records100=True).
 
     Both may be URLs. Splits are the data set's, or those of the split files in folder `splits`. Shards are made by `workers` processes,
-    by the Dask cluster at address `cluster`, or by whatever `executor` makes. `limit` stops at so many recordings; `overwrite` removes
-    what cmelt made in `out` from another plan; `extend` adds what a finished `out` does not name yet, and `retry_failed` tries again
-    what it refused. Rerun after an interruption, the same call goes on where it stopped. Raises InputError and OutputError.
+    by the Dask `cluster` (address or scheduler file), or by whatever `executor` makes. `limit` stops at so many recordings; `overwrite`
+    removes what cmelt made in `out` from another plan; `extend` adds what a finished `out` does not name yet, and `retry_failed` tries
+    again what it refused. Rerun after an interruption, the same call goes on where it stopped. Raises InputError and OutputError.
     """
-    began, store = time.monotonic(), Store(out)
-    check_place(store)
-    if overwrite and (extend or retry_failed):
-        raise InputError("--overwrite begins anew, --extend and --retry-failed go on; give one of them")
+    began, store = time.monotonic(), open_place(out, overwrite, extend or retry_failed)
+    cluster = find_dask(cluster) if cluster else ""
     data, plan, new = draw_plan(dataset, raw, store, recipe, splits, limit, extend, retry_failed, options)
     made: list[ShardDone] = []
     if new:
@@ -177,6 +175,15 @@ def ingest(
 
 
 def draw_plan(
+def open_place(out: Path | str, overwrite: bool, go_on: bool) -> Store:
+    """Return the place `out`, where shards may be made; raises OutputError, and InputError where it cannot be done as asked."""
+    if overwrite and go_on:
+        raise InputError("--overwrite begins anew, --extend and --retry-failed go on; give one of them")
+    store = Store(out)
+    check_place(store)
+    return store
+
+
     dataset: str,
     raw: Path | str,
     store: Store,

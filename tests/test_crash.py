@@ -83,8 +83,12 @@ def test_a_dask_worker_is_lost(make_raw: MakeRaw, tmp_path: Path, monkeypatch: p
 @dask_warns
 def test_no_dask_is_told(make_raw: MakeRaw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make_raw(6)
-    with pytest.raises(InputError, match="no Dask scheduler answers at nonsense"):
-        ingest("ptbxl", raw, tmp_path / "out", recipe(), cluster="nonsense://x")
+    (tmp_path / "file.json").write_text("{}")
+    for said in ("nonsense://x", "127.0.0.1", "tcp://10.0.0.1", str(tmp_path / "file.json")):
+        with pytest.raises(InputError, match="is no Dask scheduler"):
+            ingest("ptbxl", raw, tmp_path / "out", recipe(), cluster=said)
+    with pytest.raises(InputError, match="no Dask scheduler answers at nonsense://x:1"):
+        ingest("ptbxl", raw, tmp_path / "out", recipe(), cluster="nonsense://x:1")
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtra, match=r"cmelt\[dask\]"):
         ingest("ptbxl", raw, tmp_path / "out", recipe(), cluster="local")

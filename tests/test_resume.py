@@ -42,7 +42,7 @@ def test_a_limit_counts_recordings_that_are_there(make_raw: MakeRaw, tmp_path: P
     summary = ingest("ptbxl", raw, out, recipe(), workers=1, limit=3)
     assert (summary.kept, summary.refused, summary.manifest["counts"]["rows"]) == (3, {"missing_file": 1}, 4)
     assert sorted(ShardFolder(out).column("key")) == ["00001_hr", "00003_hr", "00004_hr"]
-    with pytest.raises(OutputError, match=r"limit is 3 there, None now\); --extend adds"):
+    with pytest.raises(OutputError, match=r"limit is 3 there, not set now\); --extend adds"):
         ingest("ptbxl", raw, out, recipe(), workers=1)
     assert ingest("ptbxl", raw, out, recipe(), workers=1, extend=True).kept == 11
 
@@ -57,8 +57,51 @@ def test_a_dry_run_tells_and_writes_nothing(make_raw: MakeRaw, tmp_path: Path) -
     assert found.bytes == pytest.approx(sum(shard["bytes"] for shard in summary.manifest["shards"]), rel=0.05)
     assert found.seconds >= 0
     assert found.free_bytes
+    assert (found.shards_done, found.obstacle) == (0, "")
+    assert estimate("ptbxl", raw, out, recipe(), workers=1).shards_done == 3
+    other = recipe("signal.fs_hz=250")
+    assert "fs_hz is 500.0 there, 250.0 now" in estimate("ptbxl", raw, out, other, workers=1).obstacle
+    assert estimate("ptbxl", raw, out, other, workers=1, overwrite=True).obstacle == ""
     with pytest.raises(OutputError, match="something else"):
         estimate("ptbxl", raw, raw, recipe())
+    with pytest.raises(InputError, match="give one of them"):
+        estimate("ptbxl", raw, out, recipe(), overwrite=True, extend=True)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_changed_input_is_refused_by_name(make_raw: MakeRaw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool) -> None:
+    raw, out = make_raw(12), tmp_path / "out"
+    if finished:
+        ingest("ptbxl", raw, out, recipe(), workers=1)
+    else:
+        with monkeypatch.context() as patch:
+            stop_at(patch, 7)
+            with pytest.raises(KeyboardInterrupt):
+                ingest("ptbxl", raw, out, recipe(), workers=1)
+    make_raw(13)  # the same ones, and another
+    table, header = raw / "ptbxl_database.csv", raw / "records500/00000/00003_hr.hea"
+    said = table.read_text()
+    header.unlink()
+    table.write_text(said.replace("sinusrhythmus 7,\"{'NORM': 100", "sinusrhythmus,\"{'NORM': 99").replace("00009_hr", "00009_hx"))
+    for file in raw.glob("records500/00000/00009_hr.*"):
+        file.rename(file.with_stem("00009_hx"))
+    with pytest.raises(OutputError, match="another plan") as error:
+        ingest("ptbxl", raw, out, recipe(), workers=1)
+    for words in (
+        "2 new (records500/00000/00009_hx.hea; records500/00000/00013_hr.hea)",
+        "1 gone (records500/00000/00009_hr.hea)",
+        "2 changed (records500/00000/00007_hr.hea: report_raw, likelihoods; records500/00000/00003_hr.hea: missing_file)",
+    ):
+        assert words in str(error.value)
+    make_raw(12)
+    for key in ("00009_hx", "00013_hr"):
+        (raw / f"records500/00000/{key}.hea").unlink()
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *reversed(lines[1:])]))
+    assert ingest("ptbxl", raw, out, recipe(), workers=1).kept == 12  # in another order: the same plan
+    table.write_text(table.read_text().replace(",52.0,", ",53.0,"))
+    with pytest.raises(OutputError, match=r"\(the raw folder's table\)"):
+        ingest("ptbxl", raw, out, recipe(), workers=1)
 
 
 def test_overwriting_removes_only_what_cmelt_made(make_raw: MakeRaw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 from cmelt.errors import OutputError, ShardError
 from cmelt.files import json_bytes, open_whole
 from cmelt.record import LEADS, SPLITS, Refused
+from cmelt.shards.changes import changed, same_terms
 from cmelt.shards.format import FORMAT_VERSION, INDEX, INDEX_SCHEMA, LSB_UV, MANIFEST, README, REJECTS, REJECTS_SCHEMA
 from cmelt.shards.grow import BASE, BASE_REJECTS, base_rows
 from cmelt.shards.leaks import flag_duplicates
 from cmelt.shards.manifest import file_sha256, parse_manifest
-from cmelt.shards.plan import BATCH, PLAN, REFUSED, WORK, Plan, differences, read_plan, refused_row, write_plan
+from cmelt.shards.plan import BATCH, PLAN, REFUSED, WORK, Plan, read_plan, refused_row, write_plan
 from cmelt.shards.store import Store
 from cmelt.shards.write import Shard
 
@@ -53,27 +54,16 @@ def claim(store: Store, plan: Plan, overwrite: bool = False) -> bool:
     check_place(store)
     if store.exists(DISCARD):  # an --overwrite was cut off
         discard(store)
-    if store.exists(MANIFEST):
-        try:
-            manifest = parse_manifest(store.read(MANIFEST), f"{store}/{MANIFEST}")
-        except ShardError as error:
-            raise OutputError(f"{error}; remove it yourself if it is not needed") from None
-        if manifest.get("plan_sha256") == plan.sha256:
-            if not store.exists(BASE) or read_plan(store)["sha256"] == plan.sha256:  # a crash between the manifest and this line leaves it
-                store.end_work()
-            return True
-        if overwrite:
-            discard(store)
-        elif plan.terms.get("extends") != manifest.get("plan_sha256"):
-            hint = "--extend adds what is new, --retry-failed tries again what was refused; or " if same_terms(manifest, plan) else ""
-            raise OutputError(f"{store} is finished from another plan ({changed(manifest, plan)}); {hint}{CHOOSE}")
-    if store.exists(PLAN):
-        old = read_plan(store)
-        if old["sha256"] == plan.sha256:
-            return False
+    if is_finished(store, plan):
+        if not store.exists(BASE) or read_plan(store)["sha256"] == plan.sha256:  # a crash between the manifest and this line leaves it
+            store.end_work()
+        return True
+    if why := obstacle(store, plan):
         if not overwrite:
-            raise OutputError(f"{store} is unfinished from another plan ({changed(old['terms'], plan)}); {CHOOSE}")
+            raise OutputError(why)
         discard(store)
+    elif store.exists(PLAN):
+        return False
     store.clear_work()
     if plan.terms.get("extends"):
         store.write(BASE_REJECTS, store.read(REJECTS))
@@ -82,15 +72,33 @@ def claim(store: Store, plan: Plan, overwrite: bool = False) -> bool:
     return False
 
 
-def same_terms(old: dict[str, Any], plan: Plan) -> bool:
-    """Say whether a plan's terms and an earlier one's differ in nothing but how far they went."""
-    return not differences({name: old.get(name) for name in plan.terms if name not in ("limit", "extends")}, plan.terms)
+def is_finished(store: Store, plan: Plan) -> bool:
+    """Say whether `store` holds all that `plan` makes."""
+    return store.exists(MANIFEST) and standing_manifest(store).get("plan_sha256") == plan.sha256
 
 
-def changed(old: dict[str, Any], plan: Plan) -> str:
-    """Say what differs between an earlier plan's terms and `plan`."""
-    names = {*plan.terms, *({"limit", "extends"} & old.keys())}
-    return "; ".join(differences({name: old.get(name) for name in names}, plan.terms)) or "the raw folder's table or files changed"
+def obstacle(store: Store, plan: Plan) -> str:
+    """Say why `plan` cannot be made in `store`, which holds work from another plan, and what to do; '' where it can."""
+    if store.exists(DISCARD):
+        return ""
+    if store.exists(MANIFEST):
+        manifest = standing_manifest(store)
+        if manifest.get("plan_sha256") not in (plan.sha256, plan.terms.get("extends")):
+            hint = "--extend adds what is new, --retry-failed tries again what was refused; or " if same_terms(manifest, plan) else ""
+            return f"{store} is finished from another plan ({changed(store, manifest, plan)}); {hint}{CHOOSE}"
+    if store.exists(PLAN):
+        old = read_plan(store)
+        if old["sha256"] != plan.sha256:
+            return f"{store} is unfinished from another plan ({changed(store, old['terms'], plan)}); {CHOOSE}"
+    return ""
+
+
+def standing_manifest(store: Store) -> dict[str, Any]:
+    """Return the manifest that lies in `store`; raises OutputError where it is not understood, so that nobody overwrites it."""
+    try:
+        return parse_manifest(store.read(MANIFEST), f"{store}/{MANIFEST}")
+    except ShardError as error:
+        raise OutputError(f"{error}; remove it yourself if it is not needed") from None
 
 
 def discard(store: Store) -> None:
@@ -129,13 +137,18 @@ def pending(store: Store, plan: Plan, retry: bool = False) -> list[int]:
         for name in store.names(folder):
             if name.endswith(".part"):
                 store.remove(f"{folder}/{name}" if folder else name)
-    done = {name.removesuffix(".json") for name in store.names(WORK)}
+    done = finished_shards(store, plan)
     if retry:
-        for name in done & set(plan.shards):
+        for name in tuple(done):
             if done_shard(store, name)["refused"]:
                 store.remove(f"{WORK}/{name}.json")
                 done.remove(name)
     return [number for number, name in enumerate(plan.shards) if name not in done]
+
+
+def finished_shards(store: Store, plan: Plan) -> set[str]:
+    """Return the shards of `plan` that are written down as done in `store`."""
+    return {name.removesuffix(".json") for name in store.names(WORK)} & set(plan.shards)
 
 
 def commit(store: Store, plan: Plan, fs_hz: float, samples: int, readme: Callable[[dict[str, Any]], str]) -> dict[str, Any]:

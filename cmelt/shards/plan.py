@@ -180,5 +180,6 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, f"{prefix}{name}.")
         elif a != b:
-            found.append(f"{prefix}{name} is {a} there, {b} now")
+            there, now = ("not set" if value is None else value for value in (a, b))
+            found.append(f"{prefix}{name} is {there} there, {now} now")
     return found

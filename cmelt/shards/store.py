@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cmelt.errors import OutputError
-from cmelt.files import write_whole
+from cmelt.files import make_folder, write_whole
 from cmelt.remote import Remote, local_path
 
 WORK = ".cmelt"
@@ -64,6 +64,8 @@ class Store:
     def whole(self, name: str) -> Iterator[Path]:
         """Give the local path to write file `name` at, whole; where the place is a URL it is uploaded then."""
         if self.path:
+            if not (self.path / WORK).is_dir():  # a worker that was given up comes too late
+                raise OutputError(f"{self} was finished or removed meanwhile; run the same command again")
             yield self.path / name
             return
         with tempfile.TemporaryDirectory(prefix="cmelt-spool-") as spool:
@@ -87,10 +89,7 @@ class Store:
     def make(self) -> None:
         """Make the folder for the work; raises OutputError."""
         if self.path:
-            try:
-                (self.path / WORK).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"cannot make {self}: {error.strerror}") from None
+            make_folder(self.path / WORK)
 
     def clear_work(self, last: str = "") -> None:
         """Remove what lies in the folder for the work but the locks, file `last` as the last."""

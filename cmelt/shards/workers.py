@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import multiprocessing
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TypeVar
 
 from cmelt.errors import CmeltError, InputError, MissingExtra
@@ -21,6 +25,9 @@ MakeExecutor = Callable[[int], Executor]
 
 ATTEMPTS = 3
 """Workers lost in a row, without one task done, after which the work is given up."""
+
+ADDRESS = re.compile(r"[a-z]+://[^/\s]+:\d+/?")
+"""How a Dask scheduler's address looks."""
 
 TICK_S = 0.5
 """Between two looks at how far the workers are."""
@@ -48,20 +55,37 @@ def follow_parent() -> None:
         threading.Thread(target=follow, daemon=True).start()
 
 
+def find_dask(said: str) -> str:
+    """Return the scheduler's address that `said` is, or that stands in the scheduler file `said`; ``local`` stays as it is.
+
+    Raises MissingExtra where Dask is not installed, and InputError.
+    """
+    try:
+        importlib.import_module("distributed")
+    except ImportError:
+        raise MissingExtra("distributed", "dask") from None
+    if said == "local" or ADDRESS.fullmatch(said):
+        return said
+    try:
+        return str(json.loads(Path(said).read_bytes())["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{said} is no Dask scheduler; give its address as tcp://HOST:PORT, its scheduler file, or local") from None
+
+
 @contextlib.contextmanager
 def dask(address: str, workers: int) -> Iterator[MakeExecutor]:
     """Give what makes executors on the Dask cluster at `address` (``local``: of `workers` processes, made for the while)."""
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        raise MissingExtra("distributed", "dask") from None
+    from distributed import Client, LocalCluster
+
     with contextlib.ExitStack() as stack:
         if address == "local":
             address = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)).scheduler_address
         try:
             client = stack.enter_context(Client(address, set_as_default=False))
         except (OSError, ValueError) as error:
-            raise InputError(f"no Dask scheduler answers at {address} ({error}); give its address as tcp://HOST:PORT, or local") from None
+            raise InputError(
+                f"no Dask scheduler answers at {address} ({error}); see that it runs, and run the same command again"
+            ) from None
         yield lambda _: client.get_executor(pure=False)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from cmelt import __version__
 from cmelt.config import IngestRecipe
@@ -174,7 +175,6 @@ def ingest(
     return IngestSummary(str(out), manifest, classes, time.monotonic() - began, done_before, compare(store, manifest), made)
 
 
-def draw_plan(
 def open_place(out: Path | str, overwrite: bool, go_on: bool) -> Store:
     """Return the place `out`, where shards may be made; raises OutputError, and InputError where it cannot be done as asked."""
     if overwrite and go_on:
@@ -184,6 +184,7 @@ def open_place(out: Path | str, overwrite: bool, go_on: bool) -> Store:
     return store
 
 
+def draw_plan(
     dataset: str,
     raw: Path | str,
     store: Store,
@@ -285,7 +286,7 @@ def terms(data: Dataset, recipe: IngestRecipe) -> dict[str, Any]:
 def make_shard(task: ShardTask, advance: Callable[[], None] | None = None) -> ShardDone:
     """Make one shard, and write down what became of each recording; `advance` is told of each as it is done."""
     began, store, raw = time.monotonic(), Store(task.out), Raw(task.raw)
-    with store.busy():
+    with store.busy(), threadpool_limits(1):  # a core a worker, and products summed in one order
         sources = read_sources(store, task.number)
         refused: list[Refused] = []
         records = make_records(task, raw, sources, refused, advance)

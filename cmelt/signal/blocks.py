@@ -48,7 +48,7 @@ class Blocks:
         np.negative(inner[:, -2 : -half - 1 : -1], out=padded[:, -half:-1])
         parts = (padded.reshape(-1, size) @ self.near).reshape(leads, -1, self.near.shape[1])
         numbers = parts[:, :, 2 * there :].reshape(leads, -1) @ self.join
-        result: NDArray[np.float32] = (numbers.reshape(-1, few) @ self.draw).reshape(leads, -1, there)
+        result: NDArray[np.float32] = np.matmul(numbers.reshape(-1, few), self.draw).reshape(leads, -1, there)
         result += parts[:, :-1, :there]
         result += parts[:, 1:, there : 2 * there]
         return result.reshape(leads, -1)

@@ -271,10 +271,11 @@ def table(summary: dict[str, Any]) -> Group:
         f"{summary['dataset']} {summary['dataset_version']} in {summary['folder']}: {counts['kept']} of {counts['rows']} recordings, "
         f"{summary['patients'] or 'unknown'} patients, {summary['samples']} samples at {summary['fs_hz']:g} Hz"
     )
-    reports, age = summary["reports"], summary["age"]
+    reports, median = summary["reports"], summary["age"]["median"]
+    aged = "unknown" if median is None else f"{median} in the median"
     people = (
         f"reports: {reports['distinct']} distinct, {reports['median_words']:g} words in the median, {reports['empty']} empty; "
-        f"age: {age['median']} in the median; sex: " + ", ".join(f"{name or 'unknown'} {count}" for name, count in summary["sex"].items())
+        f"age: {aged}; sex: " + ", ".join(f"{name or 'unknown'} {count}" for name, count in summary["sex"].items())
     )
     parts: list[Any] = [head, people, counts_table(counts, summary["classes"])]
     parts += [f"first {reason}: {what}" for reason, what in summary["refused_first"].items()]

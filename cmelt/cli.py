@@ -292,6 +292,31 @@ def search(
     emit(result) if as_json else console().print(verb.table(result))
 
 
+@app.command()
+def predict(
+    recording: Annotated[Path, typer.Argument(help="A WFDB header (.hea), or a file that a hospital exported.")],
+    run: Runs = None,
+    task: Annotated[str, typer.Option("--task", help="Compare with the classes of a task; default: superclass.")] = "",
+    text: Annotated[list[str] | None, typer.Option(help="Compare with these words instead; may be repeated.")] = None,
+    classes: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Or with your own texts: columns class,text.")] = None,
+    texts: Annotated[str, typer.Option(help="Of a task: name, templates, description, reports or all.")] = "reports",
+    explain: Annotated[str, typer.Option(metavar="CLASS", help="Whose similarity the leads make up; default: the most similar.")] = "",
+    shards: Annotated[list[Path] | None, typer.Option("--shards", help="Whose training reports are searched; default: the run's.")] = None,
+    top: Annotated[int, typer.Option(min=0, help="How many reports to name.")] = 5,
+    mains_hz: Annotated[float, typer.Option(min=0, help="The frequency of the mains where it was recorded.")] = 50.0,
+    zero_missing: Annotated[bool, typer.Option("--zero-missing", help="Take a recording that lacks leads, zeros in their place.")] = False,
+    plot: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to draw.")] = Path("predict.png"),
+    as_json: Json = False,
+) -> None:
+    """Say which texts and reports one ECG resembles, and draw what each lead contributes. Not for clinical use."""
+    from cmelt import predict as verb
+
+    asked: dict[str, Any] = {"classes": classes, "kind": texts, "explain": explain, "shards": shards, "top": top}
+    asked |= {"mains_hz": mains_hz, "zero_missing": zero_missing, "plot": plot}
+    result = verb.predict(recording, run, task, text or (), **asked)
+    emit(result) if as_json else console().print(verb.table(result))
+
+
 @app.command("import-published")
 def import_published(
     file: Annotated[Path, typer.Argument(help="The published .pt or .safetensors.")],

@@ -58,13 +58,15 @@ _rc_lock = threading.Lock()
 
 
 def plot_ecg(
-    signal_mv: ArrayLike, fs_hz: float, file: Path | str | None = None, *, title: str = "", note: str = "", theme: str = "pink"
-) -> Figure:
+    signal_mv: ArrayLike, fs_hz: float, file: Path | str | None = None,
+    *, title: str = "", note: str = "", theme: str = "pink", weights: ArrayLike | None = None,
+) -> Figure:  # fmt: skip
     """Draw a 12-lead ECG, (12, samples) mV at `fs_hz`, on ECG paper at 25 mm/s and 10 mm/mV; save it where `file` is given.
 
     10 s are drawn as 3 rows × 4 columns of 2.5 s with lead II as a rhythm strip below, shorter records in 2 columns (from 5 s)
     or 1; of longer ones the first 10 s. Time runs on from column to column. Each piece is drawn about its median, NaN as gaps.
-    `note` (a report, say) goes below `title`, in at most three lines.
+    `note` (a report, say) goes below `title`, in at most three lines. With `weights`, (12,), each lead is shaded by its own, in one
+    colour above 0 and another below, and the number stands below its trace.
     """
     signal = np.asarray(signal_mv, dtype=float)
     if signal.ndim != 2 or len(signal) != len(LEADS) or not signal.shape[1] or fs_hz <= 0:
@@ -90,6 +92,8 @@ def plot_ecg(
     colours = INK | (NEUTRAL if theme == "neutral" else {})
     figure, axes = _sheet(width_mm, paper_mm, head, foot, colours)
     pen = {"color": colours["trace"], "lw": 0.75, "solid_joinstyle": "round"}
+    shares = None if weights is None else np.asarray(weights, float)
+    edges = [paper_mm, *((np.array(base[:-1]) + base[1:]) / 2), 0]  # between the rows
     for strip in strips:
         x, y = left + strip.x_mm, base[strip.row]
         axes.plot(x, y + strip.y_mm, **pen)
@@ -98,6 +102,13 @@ def plot_ecg(
         peak = np.nan_to_num(strip.y_mm[x < x[0] + 9]).max()  # the name goes over the grid, above the start of the trace, behind it
         name = axes.text(x[0] + 1.2, y + np.clip(peak + 1.5, 6.5, 14), LEADS[strip.lead], fontsize=9, weight="bold", zorder=1)
         name.set(color=colours["trace"], path_effects=[withStroke(linewidth=2.5, foreground=colours["paper"])])
+        if shares is not None and strip.row < rows:  # the rhythm strip shows a lead again
+            share, role = shares[strip.lead], "accent" if shares[strip.lead] >= 0 else "accent2"
+            alpha = 0.35 * abs(share) / max(np.abs(shares).max(), 1e-12)
+            high, low = edges[strip.row] - 0.5, edges[strip.row + 1] + 0.5
+            axes.fill_between(x[[0, -1]], high, low, color=colours[role], alpha=alpha, lw=0, zorder=0.5)
+            number = axes.text(x[0] + 1.2, low + 1, f"{share:+.3f}", fontsize=8, color=colours["trace"], zorder=1)
+            number.set_path_effects([withStroke(linewidth=2.5, foreground=colours["paper"])])
     for y in base:  # 1 mV for 0.2 s before every row
         axes.plot([4, 6, 6, 11, 11, 13], y + np.array([0, 0, 1, 1, 0, 0]) * GAIN_MM_PER_MV, **pen)
     scale = f"{SPEED_MM_PER_S:g} mm/s · {GAIN_MM_PER_MV:g} mm/mV · {fs_hz:g} Hz"

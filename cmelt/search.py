@@ -102,12 +102,13 @@ def table(result: dict[str, Any]) -> Table:
     """Return what was found for the terminal."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     title = f"“{result['query']}” · nearest of {result['searched']} ECGs by {result['similarity']} · {result['run']}"
-    out = Table("rank", "key", "score", "report", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    out = Table("rank", "key", "score", "report", title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     out.columns[0].justify = out.columns[2].justify = "right"
     for hit in result["found"]:
-        out.add_row(str(hit["rank"]), hit["key"], f"{hit['score']:.3f}", excerpt(hit["report"]) or "(none)")
+        out.add_row(str(hit["rank"]), hit["key"], f"{hit['score']:.3f}", Text(excerpt(hit["report"]) or "(none)"))
     return out
 
 

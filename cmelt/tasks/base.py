@@ -58,10 +58,10 @@ def newest_run(runs: Path = RUNS) -> Path:
     return files[-1].parent
 
 
-def open_run(folder: Path | None, shards: Sequence[Path] | None) -> Run:
+def open_run(folder: Path | None, shards: Sequence[Path] | None, needed: bool = True) -> Run:
     """Return run `folder` (default: the newest) with `shards` (default: those that it was trained on).
 
-    Raises CheckpointError where the run does not exist, is unfinished, or does not say what it was trained on.
+    Raises CheckpointError where the run does not exist, is unfinished, or, where shards are `needed`, does not say what it was trained on.
     """
     folder = newest_run() if folder is None else Path(folder)
     if not (folder / WEIGHTS).is_file():
@@ -73,6 +73,8 @@ def open_run(folder: Path | None, shards: Sequence[Path] | None) -> Run:
         try:
             shards = [Path(path) for path in json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["shards"]]
         except (OSError, ValueError, KeyError, TypeError):
+            if not needed:
+                return Run(folder, ())
             raise CheckpointError(
                 f"{folder / 'recipe.json'} does not say which shards the run was trained on; name them with --shards"
             ) from None
@@ -171,7 +173,8 @@ def load_for(run: Run, folders: Sequence[ShardFolder]) -> CMELT:
                 f"run {run.folder} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder.path} holds {has[1]} at {has[0]:g} Hz; "
                 f"ingest with --set signal.fs_hz={wants[0]:g} --set signal.duration_s={wants[1] / wants[0]:g}"
             )
-    fit_each_other(folders)
+    if folders:
+        fit_each_other(folders)
     return on_device(model)
 
 

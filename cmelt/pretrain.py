@@ -23,7 +23,9 @@ from cmelt.errors import CmeltError, OutputError
 from cmelt.files import write_json
 from cmelt.models.cmelt import CMELT
 from cmelt.objectives.ranks import Ranks
+from cmelt.training.blame import blamed
 from cmelt.training.checkpoint import Checkpoints, load_models, load_training, states
+from cmelt.training.controls import drawn
 from cmelt.training.corpus import Corpus
 from cmelt.training.distributed import StopRequest, TrainingPass, begin, begin_tracking, everywhere
 from cmelt.training.loader import HostBatch, Loader, rank_slice
@@ -94,6 +96,9 @@ def pretrain(
         output.best, output.scaler = progress["best"], accelerator.scaler
         for line in changed:
             log.say(f"resumed with {line}")
+        if is_main and not first_step:
+            deals = drawn(loader.dealer, corpus.reports, corpus.report_id, corpus.group, settings.batch, settings.seed)
+            log.metrics(0, "negatives", deals)
         trained.train()
         batches = output.pace.batches(loader.batches(step * settings.accumulate, settings.steps * settings.accumulate, rank, world))
         while step < settings.steps and not stopped:
@@ -105,6 +110,9 @@ def pretrain(
             values = everywhere(told)
             stopped = values.pop("stop") > 0  # a signal to one rank stops them all, after the same step
             trouble = update(accelerator, trained, optimizer, recipe, values)
+            if trouble:
+                numbers = range(step * settings.accumulate, (step + 1) * settings.accumulate)
+                trouble += blamed(model, loader, recipe, numbers, rank, world)
             step += 1
             output.pace.samples += settings.batch * settings.accumulate
             if trouble and settings.on_nan == "fatal":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,6 +25,7 @@ from cmelt.curves import curves
 from cmelt.errors import CheckpointError, CmeltError, InputError, MissingExtra, OutputError, RecipeError
 from cmelt.ingest import ingest
 from cmelt.pretrain import pretrain
+from cmelt.training.corpus import Corpus
 from tests.conftest import write_raw
 
 SMALL = ["model.ecg_width=16", "model.ecg_layers=1", "model.ecg_heads=2", "model.ecg_ffn=32", "model.position_groups=2"]
@@ -139,7 +141,7 @@ def test_a_run_cut_off_resumes_to_the_same_bytes(shards: Path, tmp_path: Path, e
     (run / "state.part").mkdir()
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "sp')
-    pretrain([shards], recipe(*changes), run, resume=True, quiet=True)
+    pretrain([shards], recipe(*changes, "data.threads=0"), run, resume=True, quiet=True)  # as many threads as before, or not
     assert_equal(tmp_path / "whole", run)
     history = json.loads((run / "recipe.json").read_text())["history"]
     assert [entry["step"] for entry in history] == [0, 0, 2]
@@ -156,6 +158,14 @@ def test_a_signal_saves_and_ends_the_run(shards: Path, tmp_path: Path, monkeypat
     assert [state.name for state in (run / "state").iterdir()] == ["step-000000003"]
     pretrain([shards], recipe("train.keep=1"), run, resume=True, quiet=True)
     assert_equal(tmp_path / "whole", run)
+
+
+def test_bf16_trains_as_fp32_does_nearly(shards: Path, tmp_path: Path) -> None:
+    for kind in ("fp32", "bf16"):
+        pretrain([shards], recipe(f"train.precision='{kind}'", "train.select='last'"), tmp_path / kind, quiet=True)
+    one, other = ([line["loss"] for line in metrics(tmp_path / kind)] for kind in ("fp32", "bf16"))
+    assert one != other
+    assert other == pytest.approx(one, rel=0.02)
 
 
 def test_gradients_of_several_batches_are_averaged(shards: Path, tmp_path: Path) -> None:
@@ -264,10 +274,28 @@ def test_a_damaged_state_is_named(shards: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_is_fatal_or_skipped(shards: Path, tmp_path: Path) -> None:
     wild = ["optim.lr=1e30", "optim.clip=0", "optim.warmup=0"]
-    with pytest.raises(CmeltError, match="the loss is"):
+    with pytest.raises(CmeltError, match=r"the loss is .*; no sample gives a finite loss: it is the weights"):
         pretrain([shards], recipe(*wild), tmp_path / "fatal", quiet=True)
     summary = pretrain([shards], recipe(*wild, "train.on_nan='skip'", "train.validate_every=100"), tmp_path / "skip", quiet=True)
     assert summary["steps"] == 6
+
+
+def test_the_sample_that_makes_a_loss_nan_is_named(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = Corpus([shards], "train")
+    bad = 7
+    name = str(corpus.column("key")[bad])
+    real = Corpus.ecg_mv
+
+    def ecg_mv(self: Corpus, rows: Any, *more: Any) -> Any:
+        signal = real(self, rows, *more)
+        signal[(rows == bad) & (len(self) == len(corpus)), 3] = np.nan
+        return signal
+
+    monkeypatch.setattr(Corpus, "ecg_mv", ecg_mv)
+    with pytest.raises(CmeltError, match=rf"the loss is nan.*; not finite: ptbxl/{name} \(.*ptbxl-000000.tar\); lower optim.lr") as caught:
+        pretrain([shards], recipe(), tmp_path / "fatal", quiet=True)
+    assert "\n" not in str(caught.value)
+    assert pretrain([shards], recipe("train.on_nan='skip'"), tmp_path / "skip", quiet=True)["steps"] == 6
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

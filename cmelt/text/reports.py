@@ -12,9 +12,9 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from typing import NamedTuple
 
 CUT = 254
 """PTB-XL's reports end after 254 or 255 characters, in the middle of a word if need be."""
@@ -37,8 +37,7 @@ START = "\1"
 JOINING = r"(?=(?:and|or|with|without|in|over|of|to|after|by|from)\b|[(/])"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of a report: whether blank space precedes it, how many words it had, what it becomes, and by what."""
 
     spaced: bool
@@ -77,15 +76,15 @@ def translate(text: str) -> list[Piece]:
     phrases, longest = glossary()
     plain = repair(text)
     tokens = list(TOKEN.finditer(plain))
-    folded = [token.group().translate(FOLD) for token in tokens]
+    folded = [word if word.isascii() else word.translate(FOLD) for word in TOKEN.findall(plain)]
     pieces = []
     at = 0
     while at < len(tokens):
         spaced = tokens[at].start() > 0 and plain[tokens[at].start() - 1] == " "
-        for size in range(min(longest, len(tokens) - at), 0, -1):
+        for size in range(min(longest.get(folded[at], 0), len(tokens) - at), 0, -1):
             english = phrases.get(tuple(folded[at : at + size]))
             if english is not None:
-                words = sum(token.group().isalpha() for token in tokens[at : at + size])
+                words = sum(map(str.isalpha, folded[at : at + size]))
                 kind = "identity" if size == 1 and english == folded[at] else "translated"
                 pieces.append(Piece(spaced, words, english, kind))
                 at += size
@@ -128,10 +127,10 @@ def coverage(texts: Iterable[str]) -> Counter[str]:
 
 
 @cache
-def glossary() -> tuple[dict[tuple[str, ...], str], int]:
-    """Return the English of each phrase, by its tokens, with END for the full stops at either end; and the most tokens of a phrase."""
+def glossary() -> tuple[dict[tuple[str, ...], str], dict[str, int]]:
+    """Return the English of each phrase, by its tokens, with END for full stops at either end; and by first token the longest's tokens."""
     phrases = {tuple(TOKEN.findall(row["phrase"].translate(FOLD))): with_ends(row["english"]) for row in glossary_rows()}
-    return phrases, max(map(len, phrases))
+    return phrases, {phrase[0]: len(phrase) for phrase in sorted(phrases, key=len)}
 
 
 def with_ends(english: str) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cmelt import __version__
+from cmelt.cli_options import Folder, Json, Sets, Workers, console, emit
+from cmelt.cli_tasks import tasks
 from cmelt.errors import CmeltError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     name="cmelt",
@@ -23,27 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one recipe key; may be repeated.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
-Runs = Annotated[Path | None, typer.Option("--run", help="A run folder; default: the newest under runs/.")]
-Shards = Annotated[list[Path] | None, typer.Option("--shards", help="A shard folder; may be repeated. Default: the run's own.")]
-Folder = Annotated[Path, typer.Argument(help="A shard folder.")]
-Split = Annotated[str, typer.Option("--split", help="train, val or test; default: all.")]
-Task = Annotated[str, typer.Option("--task", help="superclass, subclass, form, rhythm, …")]
-
-
-def console(stderr: bool = False) -> Console:
-    """Return a rich console (imported on use)."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, soft_wrap=True, highlight=False)
-
-
-def emit(summary: dict[str, Any]) -> None:
-    """Print a summary for machines."""
-    sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
 
 
 def version(wanted: bool) -> None:
@@ -238,85 +215,6 @@ def plot(
     console().print(f"drawn: {verb(run, out)}")
 
 
-@app.command()
-def probe(task: Task = "superclass", run: Runs = None, shards: Shards = None, as_json: Json = False) -> None:
-    """Probe the frozen ECG encoder linearly, beside a randomly initialised one."""
-    from cmelt.tasks import probe as verb
-
-    result = verb.probe(run, shards, task)
-    emit(result) if as_json else console().print(verb.table(result))
-
-
-@app.command()
-def zeroshot(task: Task = "superclass", run: Runs = None, shards: Shards = None, as_json: Json = False) -> None:
-    """Classify ECGs by their similarity to a text for each class."""
-    from cmelt.tasks import zeroshot as verb
-
-    result = verb.zeroshot(run, shards, task)
-    emit(result) if as_json else console().print(verb.table(result))
-
-
-@app.command()
-def embed(
-    shards: Annotated[list[Path], typer.Argument(help="Shard folders.")],
-    run: Runs = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.")] = Path("emb.parquet"),
-    what: Annotated[str, typer.Option(help="ecg, text (of the reports) or both.")] = "ecg",
-    split: Split = "",
-    as_json: Json = False,
-) -> None:
-    """Write the embeddings of ECGs, reports or both as a Parquet table."""
-    from cmelt.embed import embed as verb
-
-    summary = verb(shards, out, run, what, split)
-    emit(summary) if as_json else console().print(
-        f"{out}: {summary['rows']} recordings, {' and '.join(summary['columns'][3:])} of {summary['width']}"
-    )
-
-
-@app.command()
-def search(
-    query: Annotated[str, typer.Argument(help="Words, such as 'atrial fibrillation'.")],
-    shards: Shards = None,
-    run: Runs = None,
-    top: Annotated[int, typer.Option(min=1, help="How many ECGs to name.")] = 10,
-    split: Split = "",
-    similarity: Annotated[str, typer.Option(help="cosine or dot.")] = "cosine",
-    plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw them on ECG paper in this folder.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Find the ECGs nearest to words; patients are never named."""
-    from cmelt import search as verb
-
-    result = verb.search(query, shards, run, top, split, similarity, plot)
-    emit(result) if as_json else console().print(verb.table(result))
-
-
-@app.command()
-def predict(
-    recording: Annotated[Path, typer.Argument(help="A WFDB header (.hea), or a file that a hospital exported.")],
-    run: Runs = None,
-    task: Annotated[str, typer.Option("--task", help="Compare with the classes of a task; default: superclass.")] = "",
-    text: Annotated[list[str] | None, typer.Option(help="Compare with these words instead; may be repeated.")] = None,
-    classes: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Or with your own texts: columns class,text.")] = None,
-    texts: Annotated[str, typer.Option(help="Of a task: name, templates, description, reports or all.")] = "reports",
-    explain: Annotated[str, typer.Option(metavar="CLASS", help="Whose similarity the leads make up; default: the most similar.")] = "",
-    shards: Annotated[list[Path] | None, typer.Option("--shards", help="Whose training reports are searched; default: the run's.")] = None,
-    top: Annotated[int, typer.Option(min=0, help="How many reports to name.")] = 5,
-    mains_hz: Annotated[float, typer.Option(min=0, help="The frequency of the mains where it was recorded.")] = 50.0,
-    zero_missing: Annotated[bool, typer.Option("--zero-missing", help="Take a recording that lacks leads, zeros in their place.")] = False,
-    plot: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture to draw.")] = Path("predict.png"),
-    as_json: Json = False,
-) -> None:
-    """Say which texts and reports one ECG resembles, and draw what each lead contributes. Not for clinical use."""
-    from cmelt import predict as verb
-
-    asked: dict[str, Any] = {"classes": classes, "kind": texts, "explain": explain, "shards": shards, "top": top}
-    asked |= {"mains_hz": mains_hz, "zero_missing": zero_missing, "plot": plot}
-    result = verb.predict(recording, run, task, text or (), **asked)
-    emit(result) if as_json else console().print(verb.table(result))
-
-
 @app.command("import-published")
 def import_published(
     file: Annotated[Path, typer.Argument(help="The published .pt or .safetensors.")],
@@ -371,6 +269,9 @@ def report(
     from cmelt.tasks.base import newest_run
 
     console().print(f"page: {verb(runs or [newest_run()], out)}")
+
+
+app.add_typer(tasks)
 
 
 def main() -> None:

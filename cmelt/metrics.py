@@ -269,6 +269,31 @@ def retrieval(
     return out
 
 
+def identification(
+    gallery: ArrayLike, gallery_id: NDArray[Any], probes: ArrayLike, probe_id: NDArray[Any]
+) -> tuple[dict[str, float], NDArray[np.bool_]]:
+    """Return top1, top5 and eer of P probes (P, D) sought in a gallery (G, D) by cosine, and for which probes the nearest is right, (P,).
+
+    A probe counts at k where fewer than k gallery recordings of other people are as near as its own person's nearest. The equal error
+    rate is that of accepting pairs of a probe and a gallery recording above one threshold: as many right pairs refused as wrong accepted.
+    """
+    similarity = _unit(np.asarray(probes, np.float64)) @ _unit(np.asarray(gallery, np.float64)).T
+    right = np.asarray(probe_id)[:, None] == np.asarray(gallery_id)[None]
+    best = np.where(right, similarity, -np.inf).max(1, keepdims=True)
+    nearer = (~right & (similarity >= best)).sum(1)
+    order = np.argsort(-similarity, axis=None, kind="stable")
+    scores, is_right = similarity.ravel()[order], right.ravel()[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # thresholds lie between different scores
+    refused = np.append(1.0, 1 - np.cumsum(is_right)[last] / max(1, is_right.sum()))
+    accepted = np.append(0.0, np.cumsum(~is_right)[last] / max(1, (~is_right).sum()))
+    gap = refused - accepted  # falls from 1 to −1
+    at = int(np.flatnonzero(gap <= 0)[0])
+    share = gap[at - 1] / (gap[at - 1] - gap[at])
+    eer = accepted[at - 1] + share * (accepted[at] - accepted[at - 1])
+    found = {"top1": float((nearer < 1).mean()), "top5": float((nearer < 5).mean()), "eer": float(eer)}
+    return found, nearer < 1
+
+
 def _unit(vectors: ArrayLike) -> NDArray[Any]:
     """Return vectors (N, D) scaled to length 1 (a zero vector stays zero)."""
     vectors = np.asarray(vectors)

@@ -125,13 +125,13 @@ def features_random_conv(ecg_mv: Ecg, fs_hz: float, seed: int) -> NDArray[np.flo
 
 def from_scratch(model: CMELT, cohort: Cohort, folds: Folds, usable: NDArray[np.bool_], drawn: Rows, seed: int) -> Fit:
     """Train an encoder of `model`'s shape from random weights on rows `drawn` alone, and return its scores."""
-    from cmelt.tasks.classifier import Classifier, scores, train  # brings accelerate, which other baselines do without
+    from cmelt.tasks.tune import classifier, outputs, tune_classifier  # brings accelerate, which other baselines do without
 
     recipe = FinetuneRecipe(tune=SCRATCH.model_copy(update={"seed": seed}), optim=OptimSettings(lr=1e-3, schedule="cosine"))
-    classifier = Classifier(fresh(model, seed), len(cohort.classes), seed=seed)
-    found = train(classifier, cohort, drawn, folds.val, usable, recipe, quiet=True)
-    val, test = (scores(found.classifier, cohort, rows) for rows in (folds.val, folds.test))
-    told = {"features": SUPERVISED, "val_auc": round(found.val_auc, 6), "best_epoch": found.best_epoch, "epochs": found.epochs}
+    tuned = classifier(fresh(model, seed), len(cohort.classes), seed=seed)
+    course = tune_classifier(tuned, cohort, drawn, folds.val, usable, recipe, quiet=True)
+    val, test = (outputs(tuned, cohort.ecg_mv, rows, tuned.model.etm_head.weight.device) for rows in (folds.val, folds.test))
+    told = {"features": SUPERVISED, "val_auc": round(course.value, 6), "best_epoch": course.best_epoch, "epochs": course.epochs}
     return Fit(test, val, told)
 
 

@@ -34,6 +34,8 @@ LAYERS = [
         "curves",
         "doctor",
     },
+    {"cli_options"},
+    {"cli_tasks"},
     {"cli"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -163,7 +163,7 @@ def test_a_signal_saves_and_ends_the_run(shards: Path, tmp_path: Path, monkeypat
 def test_bf16_trains_as_fp32_does_nearly(shards: Path, tmp_path: Path) -> None:
     for kind in ("fp32", "bf16"):
         pretrain([shards], recipe(f"train.precision='{kind}'", "train.select='last'"), tmp_path / kind, quiet=True)
-    one, other = ([line["loss"] for line in metrics(tmp_path / kind)] for kind in ("fp32", "bf16"))
+    one, other = ([line["loss"] for line in metrics(tmp_path / kind) if "loss" in line] for kind in ("fp32", "bf16"))
     assert one != other
     assert other == pytest.approx(one, rel=0.02)
 

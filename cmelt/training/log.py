@@ -91,7 +91,7 @@ class RunLog:
         self.file = folder / "metrics.jsonl" if folder else Path(os.devnull)
         self.steps, self.track, self.interval_s = steps, track, interval_s
         if folder:
-            keep = [line for line in whole_lines(self.file) if json.loads(line)["step"] <= first_step]
+            keep = [line for line in whole_lines(self.file) if first_step and json.loads(line)["step"] <= first_step]
             write_whole(self.file, "".join(line + "\n" for line in keep).encode())
         self.stream = self.file.open("a", encoding="utf-8")
         quiet = quiet or folder is None

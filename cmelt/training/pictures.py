@@ -30,10 +30,14 @@ def draw(model: CMELT, corpus: Corpus, folder: Path, step: int) -> list[Path]:
     own = [corpus.reports[i] for i in corpus.report_id[rows]]
     gallery = list(dict.fromkeys([*own, *corpus.reports]))[:GALLERY]
     similarity = cosine(model.encode_ecg(ecg_mv).float().cpu().numpy(), model.encode_text(gallery).float().cpu().numpy())
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST]
-    found = [[(float(s[i]), gallery[i], gallery[i] == text) for i in best] for s, best, text in zip(similarity, nearest, own, strict=True)]
+    found = []
+    for scores, text in zip(similarity, own, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        best = [*order[:NEAREST], *(i for i in order[NEAREST:] if gallery[i] == text)]  # its own comes last where it is not near
+        found.append([(float(scores[i]), gallery[i], gallery[i] == text) for i in best])
     drawn = {"retrieved": plot_retrieved(ecg_mv, corpus.fs_hz, found)}
     drawn["rebuilt"] = plot_reconstruction(*rebuild(model, ecg_mv[0], own[0]), corpus.fs_hz)
+    drawn["rebuilt"].set_facecolor("white")
     return [save(figure, folder / f"step-{step:09d}-{name}.png") for name, figure in drawn.items()]
 
 

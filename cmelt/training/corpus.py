@@ -17,6 +17,7 @@ from cmelt.shards.cache import ShardCache
 from cmelt.shards.leaks import overlap
 from cmelt.shards.order import Mixture, Order
 from cmelt.shards.read import ShardFolder
+from cmelt.text.tokenizer import plain
 
 SHOWN = 5
 """Bad shards named in the error; the rest are counted."""
@@ -57,7 +58,7 @@ class Corpus:
         self.shard_of: NDArray[np.int64] = np.concatenate(
             [folder.shard_of(some) + base for folder, some, base in zip(self.folders, rows, self.bases[:-1], strict=True)]
         )
-        self.reports, self.report_id = _distinct(
+        self.reports, self.report_id = distinct_reports(
             [f.table(["report"]).column(0).take(some) for f, some in zip(self.folders, rows, strict=True)]
         )
         names = [_families(folder, some, within) for folder, some in zip(self.folders, rows, strict=True)]
@@ -168,13 +169,22 @@ def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
                 )
 
 
-def _distinct(columns: Sequence[pa.ChunkedArray]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the distinct texts of `columns`, sorted, and which of them each row is, (N,)."""
+def distinct_reports(columns: Sequence[pa.ChunkedArray]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the distinct texts of `columns`, sorted, and which of them each row is, (N,).
+
+    Texts that differ in case or spacing alone are one, as they are to the tokenizer: neither may serve as the other's wrong report.
+    """
     found = pa.concat_arrays([chunk for column in columns for chunk in column.chunks]).dictionary_encode()
-    order = pc.sort_indices(found.dictionary).to_numpy()
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return found.dictionary.take(pa.array(order)).to_pylist(), rank[found.indices.to_numpy()]
+    texts: list[str] = found.dictionary.to_pylist()
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    first: dict[str, int] = {}
+    reports: list[str] = []
+    number = np.empty(len(texts), np.int64)
+    for place in order:
+        number[place] = first.setdefault(plain(texts[place]), len(reports))
+        if number[place] == len(reports):
+            reports.append(texts[place])
+    return reports, number[found.indices.to_numpy()]
 
 
 def _families(folder: ShardFolder, rows: NDArray[np.int64], within: str) -> NDArray[np.str_]:

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from cmelt.models.batch import IGNORE
 from cmelt.models.masking import mask_text
 from cmelt.text.reports import clean_report
 from cmelt.training.controls import controls, deal_epochs, drawn
+from cmelt.training.corpus import distinct_reports
 from cmelt.training.negatives import BLOCK, Dealer, antipodal_table, deal_balanced, report_embeddings
 from pairs import small_batch, small_model, some_reports
 
@@ -29,6 +31,13 @@ def test_embeddings_are_normalised_and_the_same_again(embeddings: np.ndarray) ->
     assert report_embeddings(["one report."]).shape[0] == 1
     with pytest.raises(RecipeError, match="hf:NAME"):
         report_embeddings(REPORTS, "word2vec")
+
+
+def test_reports_that_differ_in_case_or_spacing_are_one() -> None:
+    first = pa.chunked_array([["Sinus rhythm.", "other."], ["SINUS  rhythm."]])
+    reports, number = distinct_reports([first, pa.chunked_array([["sinus rhythm.", "Other finding."]])])
+    assert reports == ["Other finding.", "SINUS  rhythm.", "other."]
+    assert number.tolist() == [1, 2, 1, 1, 0]
 
 
 def test_embeddings_of_a_hugging_face_encoder_are_means_over_real_tokens(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ LAST_OF_CHAPMAN = 10646
 PTBXL_NAME = re.compile(r"(\d{5})_[hl]r", re.ASCII)
 FIRST_PUBLISHED = {"A": "cpsc2018", "HR": "ptbxl", "JS": "csn", "S": "ptb", "Q": "cpsc2018-extra", "E": "georgia", "I": "incart"}
 
+TRAVELLING = ("ptbxl", "cinc2021", "cpsc2018", "csn", "wfdb")
+"""Data sets whose records' names may tell where they were first published."""
+
 
 def database_of(path: str) -> str:
     """Return the CinC database of a record by a folder on its path, else by its name; '' where neither tells."""
@@ -44,7 +47,7 @@ def recording_of(key: str, dataset: str) -> str:
     if dataset == "ptbxl":
         match = PTBXL_NAME.match(key)
         return f"ptbxl/{int(match.group(1))}" if match else ""
-    if dataset not in ("cinc2021", "cpsc2018", "csn", "wfdb"):
+    if dataset not in TRAVELLING:
         return ""
     match = NAME.match(key)
     if not match or ((tail := key[match.end() :]) and not tail.startswith("_")):

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cmelt.origins import recording_of
+from cmelt.origins import TRAVELLING, recording_of
 from cmelt.record import DUPLICATE
 from cmelt.shards.read import ShardFolder
 
@@ -105,19 +106,27 @@ def told(leaks: dict[str, Any]) -> list[str]:
 
 def overlap(folder: ShardFolder, others: Iterable[ShardFolder]) -> NDArray[np.bool_]:
     """Return, for each row of `folder`, whether its recording is held out (val or test) in any of `others`, itself perhaps among them."""
-    held: set[str] = set()
+    digests, names = [], {""}
     for other in others:
-        for split, names in zip(other.column("split"), identities(other), strict=True):
-            if split in HELD_OUT:
-                held.update(names)
-    return np.fromiter((not held.isdisjoint(names) for names in identities(folder)), bool, len(folder))
+        out = pc.is_in(other.table(["split"]).column(0), pa.array(HELD_OUT))
+        digests += other.table(["signal_sha1"]).column(0).filter(out).chunks
+        names.update(np.asarray(published(other), object)[np.asarray(out)])
+    names.remove("")
+    found = np.asarray(pc.is_in(folder.table(["signal_sha1"]).column(0), pa.chunked_array(digests, pa.string()).combine_chunks()))
+    return found | np.fromiter((name in names for name in published(folder)), bool, len(folder)) if names else found
+
+
+def published(folder: ShardFolder) -> list[str]:
+    """Return the name of each row's recording where it was first published, '' where that is unknown."""
+    dataset = folder.manifest["dataset"]
+    if dataset not in TRAVELLING:
+        return [""] * len(folder)
+    return [recording_of(key, dataset) for key in folder.column("key")]
 
 
 def identities(folder: ShardFolder) -> Iterator[tuple[str, ...]]:
     """Yield the names by which each row's recording is known anywhere: its content's hash and, if told, its first publication's."""
-    dataset = folder.manifest["dataset"]
-    for digest, key in zip(folder.column("signal_sha1"), folder.column("key"), strict=True):
-        name = recording_of(key, dataset)
+    for digest, name in zip(folder.column("signal_sha1"), published(folder), strict=True):
         yield (digest, name) if name else (digest,)
 
 

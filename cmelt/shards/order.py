@@ -36,9 +36,9 @@ class Order:
         if len(rows) == 0:
             raise ValueError("no rows to order")
         by_shard = np.argsort(shards, kind="stable")
-        self.rows = np.asarray(rows, np.int64)[by_shard]
-        self.shards, starts = np.unique(np.asarray(shards)[by_shard], return_index=True)
-        self.bounds = np.append(starts, len(rows))  # rows of shard s: bounds[s] … bounds[s + 1]
+        self.rows, of = np.asarray(rows, np.int64)[by_shard], np.asarray(shards, np.int64)[by_shard]
+        self.bounds = np.concatenate([[0], np.flatnonzero(np.diff(of)) + 1, [len(rows)]])  # rows of shard s: bounds[s] … bounds[s + 1]
+        self.shards = of[self.bounds[:-1]]
         self.seed = seed
         self.window = window
         self._epochs: dict[int, Epoch] = {}

@@ -166,6 +166,10 @@ class ShardFolder:
             found = threads.map(lambda shard: self._problem(shard, there, contents), self.manifest["shards"])
             return {shard["name"]: problem for shard, problem in zip(self.manifest["shards"], found, strict=True) if problem}
 
+    def far_bytes(self) -> NDArray[np.int64]:
+        """Return how many bytes each of ``names`` has that is to be fetched; 0 in a local folder."""
+        return np.array([self._listed[name]["bytes"] if self._remote else 0 for name in self._names], np.int64)
+
     def wanted(self, shards: Iterable[int]) -> list[Wanted]:
         """Return shards, by their number, as `ShardCache.expect` wants them; [] for a local folder. The files of others are closed."""
         if not self._remote:

@@ -61,8 +61,9 @@ class Corpus:
         self.reports, self.report_id = distinct_reports(
             [f.table(["report"]).column(0).take(some) for f, some in zip(self.folders, rows, strict=True)]
         )
-        names = [_families(folder, some, within) for folder, some in zip(self.folders, rows, strict=True)]
-        self.group = np.unique(np.concatenate(names), return_inverse=True)[1].astype(np.int64)
+        families = [_families(folder, some, within) for folder, some in zip(self.folders, rows, strict=True)]
+        known = {name: number for number, name in enumerate(sorted({name for names, _ in families for name in names}))}
+        self.group: NDArray[np.int64] = np.concatenate([np.array([known[name] for name in names], int)[of] for names, of in families])
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -76,7 +77,9 @@ class Corpus:
     def order(self, seed: int, data: DataSettings) -> Order | Mixture:
         """Return the order of samples: all of them once an epoch, or data sets mixed by ``data.weights``; raises RecipeError."""
         if not data.weights:
-            return Order(np.arange(len(self)), self.shard_of, seed, data.window)
+            whole = Order(np.arange(len(self)), self.shard_of, seed, data.window)
+            self._refuse_small_cache([whole], data)
+            return whole
         datasets = [str(folder.manifest["dataset"]) for folder in self.folders]
         for name in data.weights:
             if name not in datasets:
@@ -89,10 +92,21 @@ class Corpus:
             if not len(rows):
                 raise RecipeError(f"data.weights.{name}: no sample of {name} is left; leave its folder out")
             orders.append(Order(rows, self.shard_of[rows], seed, data.window))
+        self._refuse_small_cache(orders, data)
         try:
             return Mixture(orders, [data.weights[name] for name in sorted(set(datasets))])
         except ValueError as error:
             raise RecipeError(f"data.weights: {error}; leave that folder out") from None
+
+    def _refuse_small_cache(self, orders: Sequence[Order], data: DataSettings) -> None:
+        """Raise RecipeError where a window of shards, and the next on its way, do not fit into the cache."""
+        sizes = np.concatenate([folder.far_bytes() for folder in self.folders])
+        needed = sum(int(np.sort(sizes[order.shards])[-2 * data.window :].sum()) for order in orders)
+        if needed > self.cache.limit:
+            raise RecipeError(
+                f"data.cache_gb = {data.cache_gb:g} holds no two windows of {data.window} shards ({needed / 1e9:.3g} GB); "
+                "raise it, or lower data.window"
+            )
 
     def expect(self, shards: NDArray[np.int64]) -> None:
         """Fetch these shards, first things first, where they lie at a URL, and keep them; the rest may make room."""
@@ -187,10 +201,10 @@ def distinct_reports(columns: Sequence[pa.ChunkedArray]) -> tuple[list[str], NDA
     return reports, number[found.indices.to_numpy()]
 
 
-def _families(folder: ShardFolder, rows: NDArray[np.int64], within: str) -> NDArray[np.str_]:
-    """Return the first word of index column `within` of each row, with the data set's name before it."""
+def _families(folder: ShardFolder, rows: NDArray[np.int64], within: str) -> tuple[list[str], NDArray[np.int32]]:
+    """Return names, each the first word of index column `within` with the data set's name before it, and which each row has."""
     if not within:
-        return np.full(len(rows), "")
+        return [""], np.zeros(len(rows), np.int32)
     values = folder.table([within]).column(0).cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
     names = [f"{folder.manifest['dataset']}/{(value.split() or [''])[0]}" for value in values.dictionary.to_pylist()]
-    return np.asarray(names)[values.indices.to_numpy()[rows]]
+    return names, values.indices.to_numpy()[rows]

@@ -122,14 +122,17 @@ class Loader:
         """Yield rank's rows of the batches of steps start … stop − 1, made ahead by ``data.threads`` threads."""
         count = self.recipe.data.threads
         if not count:
-            yield from (self._expected(step, rank, world) for step in range(start, stop))
+            for step in range(start, stop):
+                self._expect(step)
+                yield self.batch(step, rank, world)
             return
         with ThreadPoolExecutor(count, "cmelt-batch") as threads:
             waiting: deque[Future[HostBatch]] = deque()
             try:
                 for step in range(start, stop):
+                    self._expect(step)
                     while len(waiting) < min(count + 1, stop - step):
-                        waiting.append(threads.submit(self._expected, step + len(waiting), rank, world))
+                        waiting.append(threads.submit(self.batch, step + len(waiting), rank, world))
                     yield waiting.popleft().result()
             finally:  # the loop may have ended early
                 for future in waiting:
@@ -137,11 +140,10 @@ class Loader:
                 if self.corpus.is_remote:
                     self.corpus.expect(np.empty(0, np.int64))
 
-    def _expected(self, step: int, rank: int, world: int) -> HostBatch:
-        """Return a batch, with the shards of the window it lies in, and of the next, on their way."""
+    def _expect(self, step: int) -> None:
+        """Have the shards of the window in which batch `step` begins, and of the next, fetched and kept where they lie at a URL."""
         if self.corpus.is_remote:
             self.corpus.expect(self.order.upcoming(step * self.recipe.train.batch))
-        return self.batch(step, rank, world)
 
     def _ecg(self, rows: Ints) -> Tensor:
         """Return the ECGs of `rows` (b,): (b, 12, S) float32 mV, or int16 where the conversion is left to the device."""

@@ -6,6 +6,7 @@ import threading
 from dataclasses import fields
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lay(tmp_path_factory.mktemp("laid") / "shards", SIZES, samples=160)
 
 
-def make(folders: Path | list[Path], late: bool = False, split: str = "train", **data: object) -> Loader:
+def make(folders: Path | list[Path] | list[str], late: bool = False, split: str = "train", **data: object) -> Loader:
     """Return a loader of batches of 9 (window of 2 shards) over one or more folders."""
     tables = {"data": {"window": 2, "leaks": "keep", **data}, "train": {"batch": 9, "seed": 3}}
     recipe = PretrainRecipe.model_validate(tables)
@@ -179,3 +180,23 @@ def test_bad_shards_are_named_or_left_out(tmp_path: Path) -> None:
         shard.unlink()
     with pytest.raises(ShardError, match="no sample of the train split"):
         make(folder, on_bad_shard="skip")
+
+
+def test_shards_come_from_a_url_a_window_ahead(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMELT_CACHE", str(tmp_path / "cache"))
+    fsspec.filesystem("memory").put(str(folder), "/loader/shards", recursive=True)
+    sizes = sorted(shard["bytes"] for shard in Corpus([folder], "train").folders[0].manifest["shards"])
+    room = sum(sizes[-4:]) / 1e9  # two windows of two shards
+    expected = rows(list(make(folder).batches(0, 17)))
+    held = []
+    there = make(["memory://loader/shards"], cache_gb=room, threads=2)
+    found = []
+    for batch in there.batches(0, 17):
+        found.append(batch)
+        held.append(sum(file.stat().st_size for file in (tmp_path / "cache" / "shards").glob("*.tar")))
+    assert rows(found) == expected
+    assert max(held) <= room * 1e9
+    assert min(held) > 0
+    with pytest.raises(RecipeError, match="holds no two windows of 2 shards"):
+        make(["memory://loader/shards"], cache_gb=0.9 * room)
+    fsspec.filesystem("memory").rm("/loader", recursive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -172,6 +173,7 @@ def pretrain(
     shards: Annotated[list[str], typer.Option("--shards", help="A shard folder, or a URL of one; may be repeated.")],
     recipe: Annotated[str, typer.Option(help="tiny, base, or a .toml file.")] = "tiny",
     changes: Sets = None,
+    where: Annotated[str, typer.Option("--where", help='Train on these samples alone, such as "fold <= 8"; data.where.')] = "",
     out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/RECIPE-N.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out (default: of the newest run).")] = False,
     upload: Annotated[str, typer.Option(metavar="URL", help="Copy every checkpoint there too, such as s3://bucket/run.")] = "",
@@ -181,7 +183,7 @@ def pretrain(
     from cmelt.config import load_recipe
     from cmelt.pretrain import pretrain as verb
 
-    settings = load_recipe("pretrain", recipe, changes or [])
+    settings = load_recipe("pretrain", recipe, [*(changes or []), *([f"data.where={json.dumps(where)}"] if where else [])])
     summary = verb(shards, settings, out=out, name=Path(recipe).stem, resume=resume, upload=upload)
     if os.environ.get("RANK", "0") != "0":
         return  # one rank speaks for all

@@ -23,6 +23,7 @@ SplitFiles = Annotated[Path | None, typer.Option("--splits", help="A folder of s
 Subgroups = Annotated[bool, typer.Option("--subgroups", help="Tell AUROC by sex, age band and fold of the test recordings too.")]
 Folder = Annotated[Path, typer.Argument(help="A shard folder.")]
 Split = Annotated[str, typer.Option("--split", help="train, val or test; default: all.")]
+Where = Annotated[str, typer.Option("--where", help="Only recordings for which this is true: \"age > 60 and device = 'CS100'\".")]
 Leads = Annotated[str, typer.Option("--leads", help="Leads that are seen, the others zero: II; I,II,V2; or 12, 6, 4, 3, 2, 1.")]
 Task = Annotated[str, typer.Option("--task", help="superclass, subclass, form, rhythm, …")]
 

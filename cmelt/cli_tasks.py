@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cmelt.cli_options import Json, Leads, Runs, Sets, Shards, Split, SplitFiles, Subgroups, Task, Tested, Trained, console, emit
+from cmelt.cli_options import Json, Leads, Runs, Sets, Shards, Split, SplitFiles, Subgroups, Task, Tested, Trained, Where, console, emit
 
 tasks = typer.Typer()
 
@@ -134,12 +134,13 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.")] = Path("emb.parquet"),
     what: Annotated[str, typer.Option(help="ecg, text (of the reports) or both.")] = "ecg",
     split: Split = "",
+    where: Where = "",
     as_json: Json = False,
 ) -> None:
     """Write the embeddings of ECGs, reports or both as a Parquet table."""
     from cmelt.embed import embed as verb
 
-    summary = verb(shards, out, run, what, split)
+    summary = verb(shards, out, run, what, split, where)
     emit(summary) if as_json else console().print(
         f"{out}: {summary['rows']} recordings, {' and '.join(summary['columns'][3:])} of {summary['width']}"
     )
@@ -152,6 +153,7 @@ def search(
     run: Runs = None,
     top: Annotated[int, typer.Option(min=1, help="How many ECGs to name.")] = 10,
     split: Split = "",
+    where: Where = "",
     similarity: Annotated[str, typer.Option(help="cosine or dot.")] = "cosine",
     plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw them on ECG paper in this folder.")] = None,
     as_json: Json = False,
@@ -159,7 +161,7 @@ def search(
     """Find the ECGs nearest to words; patients are never named."""
     from cmelt import search as verb
 
-    result = verb.search(query, shards, run, top, split, similarity, plot)
+    result = verb.search(query, shards, run, top, split, where, similarity, plot)
     emit(result) if as_json else console().print(verb.table(result))
 
 

@@ -30,12 +30,19 @@ FACTS = b"cmelt"
 
 
 def embed(
-    shards: Sequence[Path], out: Path, run: Path | None = None, what: str = "ecg", split: str = "", quiet: bool = False
+    shards: Sequence[Path],
+    out: Path,
+    run: Path | None = None,
+    what: str = "ecg",
+    split: str = "",
+    where: str = "",
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Write the embeddings of `shards` by checkpoint `run` (default: the newest) as `out`, whole or not at all; returns a summary.
 
     Columns: ``key``, ``dataset``, ``split``, and ``ecg``, ``text`` or both as `what` says: fixed-size lists of float32, ``text`` null
-    where a recording has no report. With `split` (train, val, test) its recordings only. What was computed is kept beside the checkpoint.
+    where a recording has no report. With `split` (train, val, test) its recordings only, and those for which the filter
+    `where` is true (``device = 'CS100'``). What was computed is kept beside the checkpoint.
     Raises InputError, OutputError, ShardError or CheckpointError.
     """
     if what not in WHAT:
@@ -44,9 +51,7 @@ def embed(
     began = time.monotonic()
     opened = open_run(run, shards)
     folders = [ShardFolder(path) for path in opened.shards]
-    rows = [rows_of(folder, split) for folder in folders]
-    if not any(map(len, rows)):
-        raise ShardError(f"no recording in {', '.join(map(str, opened.shards))}{f' belongs to split {split}' if split else ''}")
+    rows = rows_of(folders, split, where)
     model = load_for(opened, folders)
     facts = opened.facts() | {"version": __version__, "width": model.config.width, "leads": list(model.config.leads)}
     fields = [("key", pa.string()), ("dataset", pa.string()), ("split", pa.string())]
@@ -73,11 +78,18 @@ def embed(
     return summary | {"run": str(opened.folder), "seconds": round(time.monotonic() - began, 2)}
 
 
-def rows_of(folder: ShardFolder, split: str) -> NDArray[np.int64]:
-    """Return the rows of `split`, all of them for ''; raises InputError for another word."""
+def rows_of(folders: Sequence[ShardFolder], split: str, where: str) -> list[NDArray[np.int64]]:
+    """Return the rows of each folder that are in `split` ('' = all) and for which the filter `where` is true.
+
+    Raises InputError for a word that is no split or a filter that is none, ShardError where there is no such row.
+    """
     if split and split not in SPLITS:
         raise InputError(f"--split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}")
-    return folder.rows(split) if split else np.arange(len(folder))
+    rows = [folder.rows(split, where) for folder in folders]
+    if not any(map(len, rows)):
+        asked = [f"in split {split}"] * bool(split) + [f"where {where}"] * bool(where)
+        raise ShardError(f"{', '.join(map(str, folders))}: no recording{' ' if asked else ''}{' '.join(asked)}")
+    return rows
 
 
 def vectors(values: NDArray[np.float32], there: NDArray[np.bool_]) -> pa.Array:

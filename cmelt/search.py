@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmelt.config import did_you_mean
 from cmelt.embed import rows_of
-from cmelt.errors import InputError, ShardError
+from cmelt.errors import InputError
 from cmelt.inspect import Hide
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks.base import load_for, open_run
@@ -31,11 +31,13 @@ def search(
     run: Path | None = None,
     top: int = 10,
     split: str = "",
+    where: str = "",
     similarity: str = "cosine",
     plot: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return the `top` ECGs of `shards` (default: the run's own) nearest to the words of `query`, the nearest first.
+    """Return the `top` ECGs of `shards` (default: the run's own) nearest to the words of `query`, the nearest first; of one
+    `split` where it is named, and those for which the filter `where` is true.
 
     Each is a row of ``found``: rank, key, dataset, split, score, report, age, sex. `plot`, a folder, gets a picture of each on ECG paper.
     Keys that may name a patient are digests, and ids are blotted out of reports. Raises InputError, ShardError or CheckpointError.
@@ -46,9 +48,7 @@ def search(
         raise InputError(f"--similarity {similarity!r}{did_you_mean(similarity, SIMILARITIES)}; known: {', '.join(SIMILARITIES)}")
     opened = open_run(run, shards)
     folders = [ShardFolder(path) for path in opened.shards]
-    rows = [rows_of(folder, split) for folder in folders]
-    if not any(map(len, rows)):
-        raise ShardError(f"{', '.join(map(str, opened.shards))}: no recording to search{f' in split {split}' if split else ''}")
+    rows = rows_of(folders, split, where)
     model = load_for(opened, folders)
     sought = [(folder, some) for folder, some in zip(folders, rows, strict=True) if len(some)]
     ecg = [features(model, folder, some, "ecg", opened.cache, "embeddings", quiet)["embedding"] for folder, some in sought]

@@ -50,6 +50,7 @@ def test_a_table_holds_what_the_model_says(tmp_path: Path, run: Path, shards: Pa
     assert out.read_bytes() == before, "the same again, from what was kept"
     assert embed([shards], out, run, split="test", quiet=True)["rows"] == 24
     assert set(pq.read_table(out)["split"].to_pylist()) == {"test"}
+    assert embed([shards], out, run, where="fold = 3 and key > '00100'", quiet=True)["rows"] == 14
 
 
 def test_what_cannot_be_embedded_leaves_nothing_behind(tmp_path: Path, run: Path, shards: Path) -> None:

@@ -64,8 +64,12 @@ def test_searches_that_cannot_be(run: Path, tmp_path: Path, make_shards: MakeSha
     with pytest.raises(InputError, match="--similarity 'cos'; did you mean 'cosine'"):
         search("x", None, run, similarity="cos")
     few = make_shards(tmp_path / "few", n=8)
-    with pytest.raises(ShardError, match="no recording to search in split test"):
+    with pytest.raises(ShardError, match="no recording in split test"):
         search("x", [few], run, split="test")
+    with pytest.raises(ShardError, match="no recording where fold > 10"):
+        search("x", [few], run, where="fold > 10")
+    with pytest.raises(InputError, match="flod"):
+        search("x", [few], run, where="flod = 3")
     with pytest.raises(ShardError, match="is not a folder"):
         search("x", [tmp_path / "nowhere"], run)
 

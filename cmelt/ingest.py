@@ -32,7 +32,7 @@ from cmelt.labels import load_vocabulary
 from cmelt.raw import Raw
 from cmelt.record import LEADS, Record, Refused, Source
 from cmelt.remote import local_path
-from cmelt.shards.commit import check_place, claim, commit, finish_shard, pending
+from cmelt.shards.commit import check_place, claim, commit, finish_shard, pending, settle
 from cmelt.shards.format import INDEX, MANIFEST
 from cmelt.shards.grow import read_base
 from cmelt.shards.manifest import parse_manifest
@@ -155,6 +155,7 @@ def ingest(
     """
     began, store = time.monotonic(), open_place(out, overwrite, extend or retry_failed)
     cluster = find_dask(cluster) if cluster else ""
+    settle(store)
     data, plan, new = draw_plan(dataset, raw, store, recipe, splits, limit, extend, retry_failed, options)
     made: list[ShardDone] = []
     if new:

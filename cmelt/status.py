@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 def status(out: Path | str) -> dict[str, Any]:
     """Return how far the ingest into `out` is: state (finished, running, growing, stopped), counts, and a row a shard."""
     store = Store(out)
-    if store.exists(PLAN):
-        return unfinished(store)
-    if not store.exists(MANIFEST):
+    manifest = parse_manifest(store.read(MANIFEST), f"{store}/{MANIFEST}") if store.exists(MANIFEST) else {}
+    plan = read_plan(store) if store.exists(PLAN) else {}
+    if plan and plan["sha256"] != manifest.get("plan_sha256"):
+        return unfinished(store, plan)
+    if not manifest:
         raise InputError(f"{out} is no shard folder, or none of which a shard was planned; make one with: cmelt ingest DATASET RAW {out}")
-    manifest = parse_manifest(store.read(MANIFEST), f"{store}/{MANIFEST}")
     shards = [
         {"name": shard["name"], "state": "done", "samples": shard["samples"], "bytes": shard["bytes"]} for shard in manifest["shards"]
     ]
@@ -46,9 +47,9 @@ def status(out: Path | str) -> dict[str, Any]:
     }
 
 
-def unfinished(store: Store) -> dict[str, Any]:
-    """Return how far the plan in `store` is."""
-    plan, names = read_plan(store), store.names(WORK)
+def unfinished(store: Store, plan: dict[str, Any]) -> dict[str, Any]:
+    """Return how far `plan` is in `store`."""
+    names = store.names(WORK)
     growing = f"{BASE.rpartition('/')[2]}" in names
     shards, refused = [], Counter[str]()
     for name, planned in zip(plan["shards"], plan["planned"], strict=True):

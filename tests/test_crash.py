@@ -5,6 +5,7 @@ tests/benchmarks/kill_ingest.py does the same at twenty moments and more.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -20,7 +21,8 @@ import pytest
 
 from cmelt.errors import InputError, MissingExtra, OutputError
 from cmelt.ingest import ingest
-from tests.benchmarks.kill_ingest import cluster, disturb, spawned
+from tests.benchmarks.crash_points import WAYS
+from tests.benchmarks.kill_ingest import WORKER, cluster, disturb, spawned
 from tests.test_ingest import files_of, recipe
 
 MakeRaw = Callable[..., Path]
@@ -36,6 +38,14 @@ def test_leader_and_workers_killed(make_raw: MakeRaw, tmp_path: Path) -> None:
     told = disturb("two", raw, tmp_path / "out", 3, random.Random(4), 3.0)
     assert told["leader"] + told["worker"] == 3
     assert all(files_of(place) == files_of(tmp_path / "whole") for place in tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_before_a_change_of_the_folder(way: str) -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.crash_points", "--every", "12", "--ways", way, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)  # a process of its own: it forks
+    assert not done.returncode, done.stderr
+    assert json.loads(done.stdout)[way] > 3
 
 
 def test_any_executor_makes_shards(make_raw: MakeRaw, tmp_path: Path) -> None:
@@ -63,7 +73,7 @@ def test_a_dask_worker_is_lost(make_raw: MakeRaw, tmp_path: Path, monkeypatch: p
         def lose_one() -> None:
             while not lost and not done.is_set():
                 if list(out.glob("*.tar")):
-                    lost.append(random.choice(spawned(below, "spawn_main")))
+                    lost.append(random.choice(spawned(below, WORKER["dask"])))
                     os.kill(lost[0], signal.SIGKILL)
                 done.wait(0.002)
 

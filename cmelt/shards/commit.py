@@ -55,8 +55,6 @@ def claim(store: Store, plan: Plan, overwrite: bool = False) -> bool:
     if store.exists(DISCARD):  # an --overwrite was cut off
         discard(store)
     if is_finished(store, plan):
-        if not store.exists(BASE) or read_plan(store)["sha256"] == plan.sha256:  # a crash between the manifest and this line leaves it
-            store.end_work()
         return True
     if why := obstacle(store, plan):
         if not overwrite:
@@ -70,6 +68,16 @@ def claim(store: Store, plan: Plan, overwrite: bool = False) -> bool:
         store.write(BASE, store.read(MANIFEST))
     write_plan(plan, store)
     return False
+
+
+def settle(store: Store) -> None:
+    """Remove what is left of the work on a folder whose manifest is written: that last step was cut off."""
+    left = store.names(WORK)
+    if not left or "discard" in left or not store.exists(MANIFEST):
+        return
+    if "plan.json" not in left or read_plan(store)["sha256"] == standing_manifest(store).get("plan_sha256"):
+        with store.alone():
+            store.end_work()
 
 
 def is_finished(store: Store, plan: Plan) -> bool:

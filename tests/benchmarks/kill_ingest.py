@@ -34,13 +34,28 @@ if __name__ == "__main__":
 """
 
 CLUSTER = """
-import sys
+import subprocess, sys, threading
 from distributed import LocalCluster
+
+def keep(worker, address, folder):
+    while not closing.wait(0.1):  # a worker that is lost comes back, as under a batch system
+        running[worker] = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard",
+                                            "--nthreads", "1", "--local-directory", folder], stderr=subprocess.DEVNULL)
+        running[worker].wait()
+
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    closing, running = threading.Event(), {}
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        for worker in range(2):
+            threading.Thread(target=keep, args=(worker, cluster.scheduler_address, sys.argv[1]), daemon=True).start()
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
+        closing.set()
+        for worker in running.values():
+            worker.kill()
 """
+WORKER = {"two": "spawn_main", "dask": "dask_worker"}
+"""What stands in the command line of a worker."""
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -76,12 +91,12 @@ def spawned(pid: int, mark: str) -> list[int]:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[tuple[str, int]]:
-    """Give the address of a Dask scheduler with two workers, each under a nanny that starts it anew, and the process they lie below."""
+    """Give the address of a Dask scheduler with two workers, each begun anew when it is lost, and the process they lie below."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "cluster.py")
         script.write_text(CLUSTER)
         child = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [sys.executable, str(script), folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert child.stdout
         try:
@@ -115,7 +130,7 @@ def disturb(way: str, raw: Path, out: Path, kills: int, rng: random.Random, spre
                 if (out / "manifest.json").exists():  # done: it begins anew, elsewhere
                     out.rename(out.with_name(f"{out.name}-{told['finished']}"))
             else:
-                victims = spawned(below or child.pid, "spawn_main") if way != "one" and rng.random() < 0.5 else []
+                victims = spawned(below or child.pid, WORKER[way]) if way in WORKER and rng.random() < 0.5 else []
                 if victims:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(rng.choice(victims), signal.SIGKILL)

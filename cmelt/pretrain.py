@@ -88,7 +88,7 @@ def pretrain(
         embeddings = kept_embeddings(out, {"train": corpus.reports, "val": held_out.reports}, recipe.negatives.embeddings)
     loader = Loader(corpus, model, recipe, Dealer(embeddings["train"], recipe.negatives.mode), late=torch.cuda.is_available())
     val_loader = Loader(held_out, model, recipe, Dealer(embeddings["val"], recipe.negatives.mode), augment=False)
-    track = begin_tracking(accelerator, out, first_step)
+    track = begin_tracking(accelerator, out, first_step, facts["recipe"])
 
     started, step, stopped = time.perf_counter(), first_step, False
     with StopRequest() as stopping, RunLog(out if is_main else None, settings.steps, first_step, quiet, track) as log:

@@ -77,9 +77,11 @@ def everywhere(told: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(told, values.tolist(), strict=True))
 
 
-def begin_tracking(accelerator: Accelerator, folder: Path, first_step: int) -> Callable[[dict[str, float], int], None]:
+def begin_tracking(
+    accelerator: Accelerator, folder: Path, first_step: int, recipe: dict[str, Any]
+) -> Callable[[dict[str, float], int], None]:
     """Begin the run's trackers (TensorBoard under RUN/tensorboard, …) and return what takes a row of metrics and its step."""
-    wandb = {"name": folder.resolve().name, "dir": str(folder), "resume": "allow"}
+    wandb: dict[str, Any] = {"name": folder.resolve().name, "dir": str(folder), "resume": "allow", "config": recipe}
     wandb["id"] = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]  # resumed, it goes on with its own curves
     accelerator.init_trackers("cmelt", init_kwargs={"tensorboard": {"purge_step": first_step + 1}, "wandb": wandb})
     return lambda row, step: accelerator.log(row, step=step)

@@ -228,9 +228,9 @@ def table(result: dict[str, Any]) -> Group:
     classes = grid(f"{result['recording']} · {result['run']}", "class", "cosine", "share", "text")
     for row in result["classes"]:
         more = f" (and {len(row['texts']) - 1} more)" if len(row["texts"]) > 1 else ""
-        classes.add_row(Text(row["class"]), f"{row['cosine']:.3f}", f"{row['share']:.3f}", Text(excerpt(row["texts"][0], 60) + more))
+        classes.add_row(Text(row["class"]), f"{row['cosine']:z.3f}", f"{row['share']:.3f}", Text(excerpt(row["texts"][0], 60) + more))
     most = sorted(result["contributions"].items(), key=lambda item: -item[1])
-    leads = ", ".join(f"{lead} {value:+.3f}" for lead, value in most)
+    leads = ", ".join(f"{lead} {value:+z.3f}" for lead, value in most)
     parts: list[Any] = [classes, Text(f"what each lead contributes to “{result['explained']}”: {leads}")]
     if result["reports"]:
         near = grid("nearest reports of the training split", "report", "score", "recordings")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmelt.config import PretrainRecipe
+from cmelt.errors import RecipeError
 from cmelt.models.cmelt import CMELT, Batch
 from cmelt.models.masking import mask_text
 from cmelt.shards.order import noise
@@ -201,5 +202,7 @@ class TokenTable:
 
 def rank_slice(size: int, rank: int, world: int) -> slice:
     """Return which rows of a global batch of `size` are rank's: contiguous, the first `size % world` ranks have one more."""
+    if size < world:
+        raise RecipeError(f"train.batch = {size} has no row for each of {world} ranks; raise it, or take fewer")
     each, more = divmod(size, world)
     return slice(rank * each + min(rank, more), (rank + 1) * each + min(rank + 1, more))

@@ -74,6 +74,11 @@ def test_every_sample_once_an_epoch_whatever_ranks_and_threads(folder: Path, who
     assert rows([batch for step in zip(*ranks, strict=True) for batch in step]) == rows(whole)
 
 
+def test_a_batch_has_a_row_for_every_rank(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"train\.batch = 9 has no row for each of 10 ranks"):
+        next(make(folder).batches(0, 1, 3, 10))
+
+
 def test_goes_on_anywhere(folder: Path) -> None:
     loader = make(folder)
     assert rows(list(loader.batches(11, 14))) == rows(list(loader.batches(0, 14)))[99:]

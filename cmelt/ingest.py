@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
@@ -49,6 +50,9 @@ from cmelt.text.reports import clean_report
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+KEPT_BYTES = 16 << 20
+"""Once so much was freed in one piece, glibc's malloc keeps what is freed later: each record's arrays need no new pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +292,7 @@ def make_shard(task: ShardTask, advance: Callable[[], None] | None = None) -> Sh
     """Make one shard, and write down what became of each recording; `advance` is told of each as it is done."""
     began, store, raw = time.monotonic(), Store(task.out), Raw(task.raw)
     with store.busy(), threadpool_limits(1):  # a core a worker, and products summed in one order
+        np.empty(KEPT_BYTES, np.uint8)
         sources = read_sources(store, task.number)
         refused: list[Refused] = []
         records = make_records(task, raw, sources, refused, advance)

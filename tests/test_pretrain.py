@@ -118,6 +118,7 @@ def test_a_run_holds_a_loadable_model_its_recipe_and_its_metrics(shards: Path, t
     model = CMELT.from_pretrained(run)
     assert model.encode_ecg(torch.zeros(2, 12, 400)).shape == (2, 16)
     assert not list(run.rglob("*.part"))
+    assert {file.stat().st_mode for file in run.rglob("*.safetensors")} == {(run / "config.json").stat().st_mode}
     assert not [file for file in run.rglob("*") if file.suffix in {".pt", ".bin", ".pkl", ".pth"}]
     assert [p.name for p in sorted((run / "pictures").iterdir())] == [
         f"step-00000000{step}-{what}.png" for step in (3, 6) for what in ("rebuilt", "retrieved")

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.files import whole
 from cmelt.models.cmelt import CMELT, ModelConfig
+from cmelt.models.store import save_tensors
 from cmelt.models.t5 import DEFAULTS
 from cmelt.models.text_encoder import load_tokenizer
 from cmelt.models.text_encoder import t5_sizes as whole_t5
@@ -293,7 +294,7 @@ def export_published(run: Path, out: Path) -> dict[str, Any]:
         if out.suffix == ".pt":
             torch.save({"model": tensors}, part)
         else:
-            save_file(tensors, part, {"format": "pt", "leads": " ".join(model.config.leads)})
+            save_tensors(tensors, part, leads=" ".join(model.config.leads))
     return {"out": str(out), "tensors": len(tensors), "lead_order": list(model.config.leads), "permuted": model.config.leads != LEADS}
 
 

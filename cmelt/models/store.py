@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from cmelt import __version__
-from cmelt.errors import CheckpointError
+from cmelt.errors import CheckpointError, OutputError
+from cmelt.files import telling
 from cmelt.text.tokenizer import ReportTokenizer, hub_is_away
 
 if TYPE_CHECKING:
@@ -24,12 +25,24 @@ M = TypeVar("M", bound=nn.Module)
 
 def write(model: CMELT, folder: Path) -> None:
     """Write weights, config, tokenizer and model card of `model` into `folder`."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS, {"format": "pt"})
+    save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
     config = {"cmelt_version": __version__} | model.config.model_dump(mode="json")
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
     (folder / CARD).write_text(card(model), encoding="utf-8")
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path, **facts: str) -> None:
+    """Write `tensors`, and `facts` about them, as a safetensors file with the rights that any new file has; raises OutputError."""
+    with telling(file):
+        file.touch()
+        mode = file.stat().st_mode
+        try:
+            save_file(tensors, file, {"format": "pt", **facts})
+        except SafetensorError as error:  # of the system's errors the library tells the text only
+            raise OutputError(f"cannot write {file}: {error}; make room there, or choose another place") from None
+        file.chmod(mode)  # the library lets nobody but the owner read it
 
 
 def folder_of(source: str | Path, revision: str | None, cache_dir: str | Path | None, token: str | bool | None) -> Path:

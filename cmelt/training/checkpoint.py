@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cmelt.errors import CheckpointError, InputError, OutputError
 from cmelt.files import sync, telling, write_json
 from cmelt.models.cmelt import CMELT
+from cmelt.models.store import save_tensors
 from cmelt.remote import Remote
 
 STATES, TRAINING, FACTS, CHOSEN = "state", "training.safetensors", "state.json", "chosen.json"
@@ -44,10 +44,10 @@ class Checkpoints:
         """
         part = self.folder / f"{STATES}.part"
         final = self.folder / STATES / f"step-{facts['step']:09d}"
-        with removed_after(part), saving(final):
+        with removed_after(part), telling(final):
             part.mkdir(parents=True)
             (average or model).save_pretrained(part)
-            save_file(training_tensors(model, average, optimizer), part / TRAINING)
+            save_tensors(training_tensors(model, average, optimizer), part / TRAINING)
             (part / FACTS).write_text(json.dumps(facts), encoding="utf-8")
             for file in part.iterdir():
                 sync(file)
@@ -69,7 +69,7 @@ class Checkpoints:
     def publish(self, model: CMELT, chosen: dict[str, Any]) -> None:
         """Make `model` the run's model, each of its files by rename, and say in chosen.json which it is. Raises OutputError."""
         part = self.folder / "model.part"
-        with removed_after(part), saving(self.folder):
+        with removed_after(part), telling(self.folder):
             model.save_pretrained(part)
             files = sorted(part.iterdir(), key=lambda f: f.name == "model.safetensors")
             for file in files:
@@ -180,13 +180,3 @@ def removed_after(part: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def saving(place: Path) -> Iterator[None]:
-    """Turn what stops a save into an OutputError; what lay there before is still whole."""
-    with telling(place):
-        try:
-            yield
-        except SafetensorError as error:  # of the system's errors the library tells the text only
-            raise OutputError(f"cannot write {place}: {error}; make room there, then --resume") from None

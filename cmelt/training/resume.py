@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from cmelt import __version__
 from cmelt.config import PretrainRecipe, validate
 from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.files import whole
+from cmelt.models.store import save_tensors
 from cmelt.shards.read import ShardFolder
 from cmelt.training.negatives import report_embeddings
 from cmelt.training.optim import learning_rate
@@ -114,5 +116,5 @@ def kept_embeddings(out: Path, reports: dict[str, list[str]], how: str) -> dict[
         raise CheckpointError(f"{file}: made for other reports; take another --out")
     made = {split: report_embeddings(texts, how) for split, texts in reports.items()}
     with whole(file) as part:
-        save_file(made, part)
+        save_tensors({split: torch.from_numpy(rows) for split, rows in made.items()}, part)
     return made

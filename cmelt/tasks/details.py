@@ -87,7 +87,7 @@ def by_subgroup(
         if not set(names) - {""}:
             continue
         out[kind] = {}
-        for name, count in zip(names, counts, strict=True):
+        for name, count in sorted(zip(names, counts, strict=True), key=lambda one: (one[0] == "", one[0])):
             rows = np.flatnonzero(group == name)
             positives = truth[rows].sum(0)
             here = usable & (positives > 0) & (positives < len(rows))

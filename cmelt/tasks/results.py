@@ -26,6 +26,16 @@ from cmelt.metrics import Floats, auroc, difference, interval, macro, weighted_a
 MANY = 10
 """A second macro counts classes with at least so many positives in the test fold."""
 
+AVERAGES = {
+    "micro_auc": "micro AUC",
+    "weighted_auc": "weighted AUC",
+    "macro_ap": "average precision",
+    "macro_f1": "F1 at validation's thresholds",
+    "macro_ece": "calibration error",
+    "challenge_score": "challenge score",
+}
+"""What a result also holds → how it is told."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -166,20 +176,26 @@ def table(result: dict[str, Any]) -> Group:
         shares.caption = "; ".join(f"{entry['fraction']:.0%}: {entry['not_computed']}" for entry in result["fractions"])
         return Group(shares)
     last = computed[-1]
-    shares.caption = f"{last['n_test']} test recordings; intervals: bootstrap over test patients"
+    shares.caption = "; ".join([f"{last['n_test']} test recordings; intervals: bootstrap over test patients", *_more(last)])
     baselines = [name.replace("_", " ") for name in last["baselines"]]
     share = f"{last['fraction']:.0%} of the labels" if last["fraction"] else "no labels"
     by_class = columns(f"by class · {share}", "class", "positives", "", "AUC", "95 %", *baselines)
     vocabulary = load_vocabulary(result["task"])
+    said = vocabulary.describe if len(baselines) < 2 else lambda name: ""  # more columns leave no room for a class's name in words
     for name, one in last["per_class"].items():
         if name not in last["left_out"]:
             others = (number(base["per_class"][name]) for base in last["baselines"].values())
-            by_class.add_row(name, str(one["positives"]), vocabulary.describe(name), *cells(one["auc"], one["ci95"]), *others)
+            by_class.add_row(name, str(one["positives"]), said(name), *cells(one["auc"], one["ci95"]), *others)
     reasons: dict[str, list[str]] = {}
     for name, reason in last["left_out"].items():
         reasons.setdefault(reason, []).append(name)
     by_class.caption = "; ".join(f"left out, {reason}: {', '.join(names)}" for reason, names in reasons.items())
     return Group(shares, by_class, *(_by_group(kind, rows) for kind, rows in last.get("subgroups", {}).items()))
+
+
+def _more(entry: dict[str, Any]) -> list[str]:
+    """Return the other averages of a share of the labels as parts of a caption."""
+    return [f"{said} {entry[name]:.3f}" for name, said in AVERAGES.items() if entry.get(name) is not None]
 
 
 def _by_group(kind: str, rows: dict[str, dict[str, Any]]) -> Table:

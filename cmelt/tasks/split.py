@@ -30,7 +30,7 @@ LEAD_SETS: dict[int, tuple[str, ...]] = {
 
 
 AGE_BOUNDS = (20, 40, 60, 80)
-AGES = ("under 20", "20–39", "40–59", "60–79", "80 and over")
+AGES = ("0–19", "20–39", "40–59", "60–79", "80 and over")
 
 
 class ReducedFolder(ShardFolder):
@@ -107,6 +107,7 @@ def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None) -
         names = [key.rpartition("/")[2] for key in cohort.keys]  # with several folders a key carries its data set's name
         cohort.split = np.array([files.of.get(name, "") for name in names], str)
         told = {"split": files.rule, "not_in_split_files": int((cohort.split == "").sum())}
+        _refuse_parted(cohort)
     train, val, test = (cohort.rows(split) for split in ("train", "val", "test"))
     if trained:
         first = cohort.folder_of < trained
@@ -122,6 +123,15 @@ def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None) -
     told["patients_in_training_and_test"] = len(shared)
     told["recordings_in_training_and_test"] = int(in_both(cohort, np.concatenate([train, val]), test).sum())
     return Folds(train, val, test), told
+
+
+def _refuse_parted(cohort: Cohort) -> None:
+    """Raise TaskError where windows of one recording are in different folds: what is learnt on one part would be tested on another."""
+    source = column(cohort, "source").astype(str)
+    split_of: dict[tuple[int, str], str] = {}
+    for number, name, split, key in zip(cohort.folder_of, source, cohort.split, cohort.keys, strict=True):
+        if name and split and split_of.setdefault((int(number), name), split) != split:
+            raise TaskError(f"split files put windows of one recording into different folds ({key} of {name}); name all of them in one")
 
 
 def in_both(cohort: Cohort, rows: Rows, test: Rows) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmelt import __version__
 from cmelt.errors import TaskError
@@ -58,6 +58,19 @@ def test_probe_writes_what_it_returns(run: Path, shards: Path) -> None:
         assert entry["per_class"]["MI"]["auc"] == pytest.approx(np.mean(aucs), abs=1e-6)
         assert entry["per_class"]["MI"]["positives"] == sum(frame["truth"][i] for i in pick)
     assert not list((run / "results").glob("*.part"))
+
+    pick = np.array(frame["fraction"]) == 1.0
+    score, truth = (np.array(frame[name])[pick].reshape(-1, 5) for name in ("score", "truth"))
+    for name, found in (
+        ("micro_auc", roc_auc_score(truth, score, average="micro")),
+        ("weighted_auc", roc_auc_score(truth, score, average="weighted")),
+        ("macro_ap", average_precision_score(truth, score, average="macro")),
+    ):
+        assert full[name] == pytest.approx(found, abs=1e-6), name
+    assert 0 < full["macro_ece"] < 1
+    assert 0 < full["macro_f1"] <= 1
+    assert full["without_threshold"] == []
+    assert set(full["per_class"]["MI"]) == {"auc", "ci95", "positives", "ap", "f1", "ece"}
 
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table(result))

@@ -85,7 +85,7 @@ def test_the_same_recording_does_not_train_where_it_tests(tmp_path: Path, make_s
     assert same.tolist() == [False, *[n % 2 == 1 and content[n] in set(content[61:64]) - {""} for n in range(1, 14)]]
 
 
-def test_split_files_say_who_is_where(run: Path, tmp_path: Path, shards: Path) -> None:
+def test_split_files_say_who_is_where(run: Path, tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "published"
     folder.mkdir()
     for name, numbers in (("train", range(100)), ("val", range(100, 140)), ("test", range(140, 200))):
@@ -96,6 +96,14 @@ def test_split_files_say_who_is_where(run: Path, tmp_path: Path, shards: Path) -
     assert result["not_in_split_files"] == 40
     assert result["patients_in_training_and_test"] == 0
     assert (run / "results/probe-superclass-splits-published.json").exists()
+    cohort = Cohort([shards], "superclass")
+    sources = [f"{number // 60}.hea" for number in range(240)]
+    monkeypatch.setattr(
+        ShardFolder, "column", lambda self, name, plain=ShardFolder.column: sources if name == "source" else plain(self, name)
+    )
+    with pytest.raises(TaskError, match=r"windows of one recording into different folds \(00100 of 1\.hea\)"):
+        choose_folds(cohort, splits=folder)
+    monkeypatch.undo()
     (folder / "x_test.csv").unlink()
     with pytest.raises(TaskError, match="no recording in the test split"):
         probe(run, splits=folder, quiet=True)
@@ -160,7 +168,7 @@ def test_subgroups_are_told_with_the_classes_that_count(run: Path, shards: Path)
         np.resize(ages, 240) if name == "age" else ["male", "female", ""] * 80 if name == "sex" else ShardFolder(shards).column(name)
     )
     kinds = groups(cohort, np.arange(10))
-    assert kinds["age"].tolist() == ["", "under 20", *["20–39"] * 2, *["40–59"] * 2, *["60–79"] * 2, *["80 and over"] * 2]
+    assert kinds["age"].tolist() == ["", "0–19", *["20–39"] * 2, *["40–59"] * 2, *["60–79"] * 2, *["80 and over"] * 2]
     assert kinds["sex"].tolist() == ["male", "female", "", "male", "female", "", "male", "female", "", "male"]
 
     result = probe(run, baselines=(), fractions=(1.0,), subgroups=True, quiet=True)

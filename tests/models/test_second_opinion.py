@@ -42,6 +42,7 @@ def baseline(model: CMELT) -> Baseline:
     [
         {},
         {"mem_layer": -1, "mem_prob": 0.6, "position_kernel": 5, "decoder_blocks": 3},
+        {"samples": 1107, "conv_layers": [[6, 2, 2]]},  # more tokens than the 512 positions that the published decoder stored
         {"mem_layer": 0, "fusion_pairs": 1, "ecg_layers": 3, "ecg_heads": 4, "text_config": RELU},
         {"conv_layers": [[6, 3, 2], [8, 2, 2], [10, 2, 2]], "ecg_width": 24, "width": 18, "fusion_heads": 3, "decoder_width": 14},
     ],

@@ -15,6 +15,7 @@ from cmelt.errors import CheckpointError, InputError
 from cmelt.labels import TASKS, load_vocabulary
 from cmelt.page import SIMULATED, Score, about_classes, about_shards, auc, ecg_picture, number, percent, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
+from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _chapter(run: Path) -> dict[str, Any]:
         "shards": [(about_shards(folder.manifest), about_classes(list(folder.column("codes")), tasks)) for folder in folders],
         "probes": [result for result in results if result["share"] != ZERO_SHOT],
         "zeroshots": [result for result in results if result["share"] == ZERO_SHOT],
-        "columns": {f"{result['task']}, {share}": entry for result in results for share, entry in result["by_share"].items()},
+        "columns": {f"{result['what']}, {share}": entry for result in results for share, entry in result["by_share"].items()},
         "recipe": json.dumps(recipe["recipe"], indent=2, ensure_ascii=False),
         "curves": [
             picture(plot_curves(lines, title=title, level=level), f"{title} by step")
@@ -115,8 +116,12 @@ def _scores(result: dict[str, Any]) -> dict[str, Any]:
         Score(f"{name} ({number(c['positives'])})", describe(name), c["auc"], c["ci95"], mark=marks.get(name)) for name, c in known.items()
     ]
     ends = [end for bar in macro + classes for end in (bar.auc, bar.mark, *(bar.ci95 or ())) if end is not None]
+    other = [result["protocol"]] if result["protocol"] not in ("strict", "zeroshot") else []
+    other += [f"{len(result['leads'])} leads"] if len(result.get("leads", LEADS)) < len(LEADS) else []
+    other += [f"tested on {', '.join(result['tested_on'])}"] if result.get("tested_on") else []
     return {
         "task": result["task"],
+        "what": ", ".join([result["task"], *other]),
         "protocol": result["protocol"],
         "macro": macro,
         "classes": classes,

@@ -24,7 +24,7 @@ from cmelt.files import write_json
 from cmelt.models.cmelt import CMELT
 from cmelt.objectives.ranks import Ranks
 from cmelt.training.blame import blamed
-from cmelt.training.checkpoint import Checkpoints, load_models, load_training, states
+from cmelt.training.checkpoint import RECIPE, Checkpoints, load_models, load_training, states
 from cmelt.training.controls import drawn
 from cmelt.training.corpus import Corpus
 from cmelt.training.distributed import StopRequest, TrainingPass, begin, begin_tracking, everywhere
@@ -32,7 +32,7 @@ from cmelt.training.loader import HostBatch, Loader, rank_slice
 from cmelt.training.log import Pace, RunLog
 from cmelt.training.negatives import Dealer
 from cmelt.training.optim import adamw, averaged, learning_rate, update_average
-from cmelt.training.resume import RECIPE, differences, facts_of, kept_embeddings, read_facts, run_folder
+from cmelt.training.resume import differences, facts_of, kept_embeddings, read_facts, run_folder
 from cmelt.training.validation import badness, validate
 
 

@@ -353,8 +353,13 @@ def test_checkpoints_are_uploaded(shards: Path, tmp_path: Path, monkeypatch: pyt
     there = fsspec.filesystem("memory")
     found = {path.removeprefix("/bucket/run/") for path in there.find("/bucket/run")}
     wanted = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
-    assert found == wanted | {"chosen.json"} | {f"state/step-000000006/{n}" for n in (*wanted, "training.safetensors", "state.json")}
+    states = {f"state/step-000000006/{name}" for name in (*wanted, "training.safetensors", "state.json")}
+    assert found == wanted | {"chosen.json", "recipe.json", "reports.safetensors"} | states
     assert all(there.cat_file(f"/bucket/run/{name}") == (run / name).read_bytes() for name in found)
+    there.get("/bucket/run", str(tmp_path / "back"), recursive=True)  # what was uploaded can be gone on with
+    with pytest.raises(CheckpointError, match="change its numbers"):
+        pretrain([shards], recipe("train.seed=1"), tmp_path / "back", resume=True, quiet=True)
+    assert pretrain([shards], recipe(), tmp_path / "back", resume=True, quiet=True)["steps"] == 6
     with pytest.raises(InputError, match="no place that fsspec knows"):
         pretrain([shards], recipe(), tmp_path / "new", quiet=True, upload="nowhere://x")
 

@@ -24,6 +24,8 @@ from cmelt.models.cmelt import CMELT
 from cmelt.models.store import save_tensors
 from cmelt.remote import Remote
 
+RECIPE, EMBEDDINGS = "recipe.json", "reports.safetensors"
+"""What resuming reads besides a state: written once a run."""
 STATES, TRAINING, FACTS, CHOSEN = "state", "training.safetensors", "state.json", "chosen.json"
 
 
@@ -64,7 +66,8 @@ class Checkpoints:
                 (old / FACTS).unlink()  # first, for it says that the state is whole
                 shutil.rmtree(old)
             files = sorted(final.iterdir(), key=lambda file: file.name == FACTS)
-            self._send(files, [old / file.name for old in gone for file in reversed(files)])
+            besides = [file for name in (RECIPE, EMBEDDINGS) if (file := self.folder / name).exists()]
+            self._send([*besides, *files], [old / file.name for old in gone for file in reversed(files)])
 
     def publish(self, model: CMELT, chosen: dict[str, Any]) -> None:
         """Make `model` the run's model, each of its files by rename, and say in chosen.json which it is. Raises OutputError."""

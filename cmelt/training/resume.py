@@ -19,10 +19,9 @@ from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.files import whole
 from cmelt.models.store import save_tensors
 from cmelt.shards.read import ShardFolder
+from cmelt.training.checkpoint import EMBEDDINGS, RECIPE
 from cmelt.training.negatives import report_embeddings
 from cmelt.training.optim import learning_rate
-
-RECIPE, EMBEDDINGS = "recipe.json", "reports.safetensors"
 
 FREE = {
     *("train.log_every", "train.validate_every", "train.save_every", "train.pictures_every", "train.keep", "train.trackers"),

@@ -10,13 +10,13 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from cmelt.errors import InputError, MissingExtra
+from cmelt.errors import InputError, MissingExtra, OutputError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -34,6 +34,12 @@ FOLDERS_KEPT = 64
 
 LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """What no second attempt mends."""
+
+NO_KEYS = (
+    *(("botocore.exceptions", name) for name in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")),
+    ("google.auth.exceptions", "DefaultCredentialsError"),
+)
+"""What the libraries raise that find no credentials."""
 
 
 def local_path(place: Path | str) -> Path | None:
@@ -103,7 +109,10 @@ class Remote:
             if there != file.stat().st_size:
                 raise OSError(errno.EIO, f"{there} bytes arrived of {file.stat().st_size}")
 
-        self._patiently(path, upload)
+        try:
+            self._patiently(path, upload)
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.url} cannot be written ({error}); make the bucket first") from None
 
     def remove(self, path: str) -> None:
         """Remove file `path` where it is there."""
@@ -126,8 +135,10 @@ class Remote:
                 if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                     raise  # the disk here, not the network
                 self.fs.invalidate_cache()
+                said = str(error).splitlines()[0] if str(error) else type(error).__name__
+                if isinstance(error, (PermissionError, *loaded(NO_KEYS))):
+                    raise InputError(f"{self.url}/{path}: no access ({said}); put credentials for it into the environment") from None
                 if pause is None or isinstance(error, LASTING) or getattr(error, "errno", None) == errno.EINVAL:
-                    said = str(error).splitlines()[0] if str(error) else type(error).__name__
                     raise InputError(f"{self.url}/{path} cannot be reached ({said}); run the same command again later") from None
                 time.sleep(pause)
         raise AssertionError("the last pause is None")
@@ -154,7 +165,12 @@ def connect(url: str) -> tuple[AbstractFileSystem, str]:
 def transport_errors() -> tuple[type[Exception], ...]:
     """Return what a failing network raises: OSError, and the errors of the libraries in use that are none."""
     others = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"))
-    return (OSError, EOFError, *(getattr(sys.modules[module], name) for module, name in others if module in sys.modules))
+    return (OSError, EOFError, *loaded((*others, *NO_KEYS)))
+
+
+def loaded(names: Iterable[tuple[str, str]]) -> tuple[type[Exception], ...]:
+    """Return those of the (module, name) whose module is in use."""
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
 def free_bytes(place: Path) -> int:

@@ -116,8 +116,8 @@ def s3(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     thread.start()
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_address[1]}",
-        "AWS_ACCESS_KEY_ID": "made",
-        "AWS_SECRET_ACCESS_KEY": "up",
+        "AWS_ACCESS_KEY_ID": "AKIAMADEUP",
+        "AWS_SECRET_ACCESS_KEY": "made-up-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
         "NO_PROXY": "127.0.0.1",
     }.items():
@@ -228,6 +228,74 @@ def test_a_server_that_stays_away_refuses_no_recording(make_raw: MakeRaw, tmp_pa
     with pytest.raises(InputError, match="run the same command again later") as error:
         raw.read("records500/00000/00001_hr.hea")
     assert not isinstance(error.value, RecordError)
+
+
+def test_an_ingest_that_lost_its_server_goes_on_where_it_was(
+    make_raw: MakeRaw, tmp_path: Path, s3: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = make_raw(12)
+    ingest("ptbxl", raw, tmp_path / "whole", recipe(), workers=1)
+    upload(raw, "s3://ecgs/lost-raw")
+    real, calls = cmelt.ingest.make_windows, []
+
+    def away_from_the_eighth_on(*args: object) -> object:
+        calls.append(args)
+        s3.faults = ["cut"] * 200 if len(calls) == 8 else s3.faults
+        return real(*args)
+
+    monkeypatch.setattr("cmelt.ingest.make_windows", away_from_the_eighth_on)
+    with pytest.raises(InputError, match="run the same command again later") as error:
+        ingest("ptbxl", "s3://ecgs/lost-raw", "s3://ecgs/lost", recipe(), workers=1)
+    assert not isinstance(error.value, RecordError)
+    s3.faults = []
+    assert "manifest.json" not in download("s3://ecgs/lost")
+    found = status("s3://ecgs/lost")
+    assert (found["state"], found["shards_done"], found["done"]) == ("stopped", 1, 5)
+    with pytest.raises(OutputError, match=r"fs_hz is 500\.0 there, 250\.0 now"):
+        ingest("ptbxl", "s3://ecgs/lost-raw", "s3://ecgs/lost", recipe("signal.fs_hz=250"), workers=1)
+    assert ingest("ptbxl", "s3://ecgs/lost-raw", "s3://ecgs/lost", recipe(), workers=1).kept == 12
+    assert len(calls) == 8 + 7  # the finished shard was not made again
+    assert download("s3://ecgs/lost") == files_of(tmp_path / "whole")
+
+
+def test_keys_come_from_the_environment_alone(make_raw: MakeRaw, tmp_path: Path, s3: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = make_raw(6)
+    ingest("ptbxl", raw, "s3://ecgs/keys", recipe(), workers=1)
+    assert not [name for name, data in download("s3://ecgs/keys").items() if b"AKIAMADEUP" in data or b"made-up-secret" in data]
+    with pytest.raises(OutputError, match="make the bucket first"):
+        ingest("ptbxl", raw, "s3://no-such-bucket/out", recipe(), workers=1)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(InputError, match=r"no access .*; put credentials for it into the environment"):
+        ingest("ptbxl", raw, "s3://ecgs/keys", recipe(), workers=1)
+
+
+@pytest.fixture
+def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Give the name of a bucket on a Google Cloud Storage server on loopback, which the environment names."""
+    from gcp_storage_emulator.server import create_server
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="hearts")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield "hearts"
+    server.stop()
+    fsspec.filesystem("gs").clear_instance_cache()
+
+
+def test_gs_in_and_out_is_as_from_disk_to_disk(make_raw: MakeRaw, tmp_path: Path, gs: str) -> None:
+    raw = make_raw(7)
+    ingest("ptbxl", raw, tmp_path / "whole", recipe(), workers=1)
+    upload(raw, f"gs://{gs}/raw")
+    assert ingest("ptbxl", f"gs://{gs}/raw", f"gs://{gs}/out", recipe(), workers=1).kept == 7
+    assert download(f"gs://{gs}/out") == files_of(tmp_path / "whole")
+    assert status(f"gs://{gs}/out")["state"] == "finished"
 
 
 def test_keys_and_unknown_places_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from cmelt.labels import load_vocabulary
 from cmelt.record import LEADS
 from cmelt.shards.format import REJECTS
 from cmelt.shards.read import ShardFolder
-from cmelt.signal.beats import heart_rate_bpm
 from cmelt.signal.checks import median_height_mv
 from cmelt.text.language import language_of
 
@@ -184,6 +183,7 @@ def signal_statistics(shards: ShardFolder) -> dict[str, Any]:
 def page(folder: Path | str, file: Path | str, *, with_ids: bool = False) -> Path:
     """Write `file`, one self-contained page about shard folder `folder`; returns its path. Patients' ids stand in it only `with_ids`."""
     from cmelt.page import write_shard_page
+    from cmelt.signal.beats import heart_rate_bpm  # imports scipy.signal, a second of each ingest worker
 
     shards = ShardFolder(folder)
     rows = looked_at(shards)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from cmelt.config import SignalSettings
 from cmelt.errors import RecordError
 from cmelt.record import LEADS
+from cmelt.signal.band import Band
 from cmelt.signal.decode import Decoded
-from cmelt.signal.filter import HIGHEST, Band, filter_and_resample
+from cmelt.signal.filter import HIGHEST, filter_and_resample
 from cmelt.signal.leads import derive_leads
 
 SHORTEST_S = 1.0

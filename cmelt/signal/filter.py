@@ -11,7 +11,7 @@ there scipy itself filters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmelt.errors import RecordError
+from cmelt.signal.band import Band, power, sections, slowest
 from cmelt.signal.blocks import Blocks, block_size, make_blocks
 
 PADDING_S = 5.0
@@ -30,34 +31,6 @@ RINGING = 2e-3
 
 FADE = 0.1
 """The share of a lower rate's frequencies, the highest, that fade: cut off sharply they would ring far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Which filters act on a record: cut-offs in Hz, 0 = off."""
-
-    highpass_hz: float
-    lowpass_hz: float
-    order: int
-    notch_hz: float
-    notch_q: float
-
-    @property
-    def is_off(self) -> bool:
-        """Say whether no filter acts."""
-        return not (self.highpass_hz or self.lowpass_hz or self.notch_hz)
-
-
-def sections(band: Band, fs_hz: float) -> NDArray[np.float64]:
-    """Return the filters of `band` at rate `fs_hz` as joint second-order sections (n, 6)."""
-    from scipy.signal import butter, iirnotch, tf2sos
-
-    edges = [hz for hz in (band.highpass_hz, band.lowpass_hz) if hz]
-    kind = "band" if len(edges) == 2 else "high" if band.highpass_hz else "low"
-    parts = [butter(band.order, edges if len(edges) == 2 else edges[0], kind, fs=fs_hz, output="sos")] if edges else []
-    if band.notch_hz:
-        parts.append(tf2sos(*iirnotch(band.notch_hz, Q=band.notch_q, fs=fs_hz)))
-    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +55,33 @@ class Plan:
 @lru_cache(64)
 def make_plan(samples: int, fs_raw_hz: float, fs_hz: float, band: Band) -> Plan | Blocks:
     """Return how records of `samples` at `fs_raw_hz`, wanted at `fs_hz`, are filtered."""
-    from scipy.fft import irfft, next_fast_len
-    from scipy.signal import sos2zpk
-
     ratio = (Fraction(fs_hz).limit_denominator(1000) / Fraction(fs_raw_hz).limit_denominator(1000)).limit_denominator(10_000)
     up, down = ratio.numerator, ratio.denominator
     right = min(round(PADDING_S * fs_raw_hz), samples - 1)
     left = right // down * down  # the record must start on a sample of both rates
-    sos = None if band.is_off else sections(band, fs_raw_hz)
-    slow = sos is not None and bool(np.abs(sos2zpk(sos)[1]).max() ** right > RINGING)
+    slow = not band.is_off and slowest(band, fs_raw_hz) ** right > RINGING
     size = block_size(samples, fs_raw_hz, down) if band.highpass_hz and not slow else 0
-    length = 5 * samples if size else down * next_fast_len(-(-(left + samples + right) // down), real=True)
-    gain = gains(None if slow else sos, length, fs_raw_hz, fs_hz)
     if size:
-        return make_blocks(irfft(gain, length * up) * up, samples, size, up, down)
+        length = 5 * samples
+        response = np.fft.irfft(gains(band, length, fs_raw_hz, fs_hz), length * up) * up
+        return make_blocks(response, samples, size, up, down)
+    from scipy.fft import next_fast_len
+
+    length = down * next_fast_len(-(-(left + samples + right) // down), real=True)
+    gain = gains(replace(band, highpass_hz=0, lowpass_hz=0, notch_hz=0) if slow else band, length, fs_raw_hz, fs_hz)
     length_out = length // down * up
     line = np.stack([np.ones(samples), np.arange(left, left + samples)]).astype(np.float32)
     twice = np.repeat((gain * (length_out / length)).astype(np.float32), 2)
-    return Plan(sos if slow else None, left, right, length, length_out, left // down * up, samples * up // down, twice, line)
+    sos = sections(band, fs_raw_hz) if slow else None
+    return Plan(sos, left, right, length, length_out, left // down * up, samples * up // down, twice, line)
 
 
-def gains(sos: NDArray[np.float64] | None, length: int, fs_raw_hz: float, fs_hz: float) -> NDArray[np.float64]:
-    """Return |H|² of filters `sos` at the frequencies of an FFT of `length` that both rates have, faded where the new rate is lower."""
-    from scipy.signal import sosfreqz
-
+def gains(band: Band, length: int, fs_raw_hz: float, fs_hz: float) -> NDArray[np.float64]:
+    """Return |H|² of `band` at the frequencies of an FFT of `length` that both rates have, faded where the new rate is lower."""
     top_hz = min(fs_raw_hz, fs_hz) / 2
-    hz = np.arange(length // 2 + 1) * (fs_raw_hz / length)
+    hz: NDArray[np.float64] = np.arange(length // 2 + 1) * (fs_raw_hz / length)
     hz = hz[hz <= top_hz * (1 + 1e-9)]
-    gain = np.ones(len(hz)) if sos is None else np.abs(sosfreqz(sos, worN=hz, fs=fs_raw_hz)[1]) ** 2
+    gain = power(band, fs_raw_hz, hz)
     if fs_hz < fs_raw_hz:
         gain *= np.sin(np.pi / 2 * np.clip((top_hz - hz) / (FADE * top_hz), 0, 1)) ** 2
     return gain
@@ -119,19 +91,19 @@ def filter_and_resample(signal: NDArray[np.float32], fs_raw_hz: float, fs_hz: fl
     """Return `signal` (leads, samples at fs_raw_hz) filtered by `band`, at `fs_hz`: (leads, samples · fs_hz / fs_raw_hz)."""
     if band.is_off and fs_raw_hz == fs_hz:
         return signal
-    from scipy.fft import irfft, rfft
-
     leads, samples = signal.shape
     if samples < 2:
         raise RecordError("too_short", f"{samples} samples")
     plan = make_plan(samples, fs_raw_hz, fs_hz, band)
     if isinstance(plan, Blocks):
         return plan.apply(signal)
+    from scipy.fft import irfft, rfft
+
     if plan.sections is not None:
         from scipy.signal import sosfiltfilt
 
         filtered = sosfiltfilt(plan.sections, signal, padtype="odd", padlen=plan.right).astype(np.float32)
-        return filter_and_resample(filtered, fs_raw_hz, fs_hz, Band(0, 0, band.order, 0, band.notch_q))
+        return filter_and_resample(filtered, fs_raw_hz, fs_hz, replace(band, highpass_hz=0, lowpass_hz=0, notch_hz=0))
     left, end = plan.left, plan.left + samples
     stop = end + plan.right
     first = 2 * signal[:, 0] - signal[:, left]  # what odd extension makes of the padded record's two ends

@@ -10,9 +10,10 @@ from scipy.signal import butter, iirnotch, sosfiltfilt, tf2sos
 
 from cmelt.raw import Raw
 from cmelt.signal import filter as filters
+from cmelt.signal.band import Band
 from cmelt.signal.blocks import Blocks
 from cmelt.signal.decode import decode
-from cmelt.signal.filter import Band, filter_and_resample
+from cmelt.signal.filter import filter_and_resample
 
 CLINICAL = Band(0.5, 100, 3, 50, 30)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -30,12 +32,18 @@ def mask_text(ids: Tensor, padding: Tensor, noise: Tensor, prob: float, tokenize
     A token of `ids` (B, L) that is neither special nor padding is scored with probability `prob`; of those, 80 % become the
     tokenizer's mask token, 10 % a random ordinary token, 10 % stay. `noise` (B, 3, L) is uniform: whether, how, which.
     """
-    special = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
-    special[list(tokenizer.special_ids)] = True
-    ordinary = (~special).nonzero().squeeze(1)
+    special, ordinary = _kinds(tokenizer)
     scored = (noise[:, 0] < prob) & ~padding & ~special[ids]
     labels = torch.where(scored, ids, IGNORE)
     how = noise[:, 1]
     masked = torch.where(scored & (how < 0.8), tokenizer.mask_id, ids)
     drawn = ordinary[(noise[:, 2].double() * len(ordinary)).long()]
     return torch.where(scored & (how >= 0.8) & (how < 0.9), drawn, masked), labels
+
+
+@lru_cache(4)
+def _kinds(tokenizer: ReportTokenizer) -> tuple[Tensor, Tensor]:
+    """Return which ids of the vocabulary are special, (V,) bool, and the ids that are not."""
+    special = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
+    special[list(tokenizer.special_ids)] = True
+    return special, (~special).nonzero().squeeze(1)

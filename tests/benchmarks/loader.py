@@ -29,7 +29,7 @@ from cmelt.text.tokenizer import ReportTokenizer
 from cmelt.training.corpus import Corpus
 from cmelt.training.loader import Loader
 from cmelt.training.negatives import Dealer, report_embeddings
-from tests.benchmarks.ingest import machine
+from tests.benchmarks.results import write_result
 from tests.laid import lay
 
 BATCH, SAMPLES, TOKENS = 64, 5000, 312
@@ -74,25 +74,25 @@ def webdataset_batches(tars: list[str], pipeline: Pipeline, workers: int) -> Ite
     return iter(DataLoader(data, batch_size=None, num_workers=workers))
 
 
-def rate(batches: Iterator[Any], warm: int, count: int) -> float:
-    """Return samples a second over `count` batches, after `warm` others."""
+def rate(batches: Iterator[Any], warm: int, count: int) -> tuple[float, float]:
+    """Return samples a second, and samples a second of this process's computing, over `count` batches, after `warm` others."""
     for _ in range(warm):
         next(batches)
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     for _ in range(count):
         next(batches)
-    return BATCH * count / (time.perf_counter() - started)
+    return BATCH * count / (time.perf_counter() - started), BATCH * count / (time.process_time() - computed)
 
 
-def read_all(tars: list[str], samples: int) -> float:
-    """Return samples a second when the tars are read from first to last and nothing is made of them."""
+def read_all(tars: list[str], samples: int) -> tuple[float, float]:
+    """Return samples a second, and a second of computing, when the tars are read from first to last and nothing is made of them."""
     room = memoryview(bytearray(1 << 20))
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     for tar in tars:
         with open(tar, "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered
             while file.readinto(room):
                 pass
-    return samples / (time.perf_counter() - started)
+    return samples / (time.perf_counter() - started), samples / (time.process_time() - computed)
 
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
@@ -108,26 +108,51 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     epoch = len(corpus) // BATCH
     first = iter(range(0, 1_000_000, 2 * epoch))
 
-    def ours() -> float:
+    def ours() -> tuple[float, float]:
         begin = next(first)
         batches = loader.batches(begin, begin + 2 * epoch)
         found = rate(batches, 8, epoch)
         batches.close()
         return found
 
-    ways: dict[str, Callable[[], float]] = {"raw": lambda: read_all(tars, everything), "cmelt": ours}
+    ways: dict[str, Callable[[], tuple[float, float]]] = {"raw": lambda: read_all(tars, everything), "cmelt": ours}
     for workers in (0, 1, 2):
         ways[f"webdataset_{workers}"] = lambda workers=workers: rate(webdataset_batches(tars, pipeline, workers), 25, 20)  # type: ignore[misc]
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for turn in range(rounds + 1):  # the first warms up
         for name, way in ways.items():
             found = way()
             if turn:
                 rates[name].append(found)
-    median = {f"samples_per_s_{name}": statistics.median(found) for name, found in rates.items()}
-    best = max(median[f"samples_per_s_webdataset_{workers}"] for workers in (0, 1, 2))
-    mine = median["samples_per_s_cmelt"]
-    return {"ratio_vs_webdataset": mine / best, "ratio_vs_raw_read": mine / median["samples_per_s_raw"], **median}
+    wall, computing = ({name: statistics.median(one[at] for one in found) for name, found in rates.items()} for at in (0, 1))
+    best = max(wall[f"webdataset_{workers}"] for workers in (0, 1, 2))
+    return {
+        "ratio_vs_webdataset": wall["cmelt"] / best,
+        "ratio_vs_raw_read": wall["cmelt"] / wall["raw"],
+        "cpu_ratio_vs_webdataset": computing["cmelt"] / computing["webdataset_0"],
+        "cpu_ratio_vs_raw_read": computing["cmelt"] / computing["raw"],
+        **{f"samples_per_s_{name}": found for name, found in wall.items()},
+        **{f"samples_per_cpu_s_{name}": computing[name] for name in ("raw", "cmelt", "webdataset_0")},
+        **start_up(corpus.folders[0].path.parent, model, recipe),
+    }
+
+
+def start_up(place: Path, model: CMELT, recipe: PretrainRecipe) -> dict[str, float]:
+    """Return the seconds from opening a folder of 1,000 shards to the first batch, and to the batch at 90 % of an epoch."""
+    folder = lay(place / "many", [21] * 1000, samples=SAMPLES // 100, fs_hz=5.0)
+    told = {}
+    for name, share in (("first_batch_s", 0.0), ("resume_at_90_percent_s", 0.9)):
+        taken = []
+        for _ in range(3):
+            started = time.perf_counter()
+            corpus = Corpus([folder], "train", recipe.negatives.within, recipe.data)
+            dealer = Dealer(np.zeros((len(corpus.reports), 1), np.float32))  # report embeddings are made once a run, and kept
+            batches = Loader(corpus, model, recipe, dealer).batches(int(share * len(corpus)) // BATCH, 1_000_000)
+            next(batches)
+            taken.append(time.perf_counter() - started)
+            batches.close()
+        told[name] = statistics.median(taken)
+    return told
 
 
 def main() -> None:
@@ -136,13 +161,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write docs/results/loader.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         sizes = [250] * (arguments.samples // 250)
         folder = lay(Path(place, "shards"), sizes, samples=SAMPLES, fs_hz=500.0)
-        told = {"machine": machine(), "samples": sum(sizes), "load": os.getloadavg()[0], **measure(folder, arguments.rounds)}
+        told = {"samples": sum(sizes), "load": os.getloadavg()[0], **measure(folder, arguments.rounds)}
     told = {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
+    if arguments.write:
+        write_result("loader", told)
     print(json.dumps(told) if arguments.json else "\n".join(f"{name:28s} {value}" for name, value in told.items()))
 
 

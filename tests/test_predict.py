@@ -65,6 +65,20 @@ def test_similarities_contributions_and_reports(recording: Path, run: Path, shar
     json.dumps(result)
 
 
+def test_a_report_that_two_folders_have_is_named_once(
+    recording: Path, run: Path, shards: Path, make_shards: MakeShards, tmp_path: Path
+) -> None:
+    folders = [ShardFolder(make_shards(tmp_path / "few", n=30, seed=3, dataset="few")), ShardFolder(shards)]
+    told = np.concatenate([np.array(folder.column("report"))[folder.rows("train")] for folder in folders])
+    distinct, count = np.unique(told, return_counts=True)
+    found = predict(recording, run, texts=TEXTS, shards=[folder.path for folder in folders], top=99, quiet=True)["reports"]
+    assert {row["report"]: row["recordings"] for row in found} == dict(zip(distinct.tolist(), count.tolist(), strict=True))
+    model = CMELT.from_pretrained(run)
+    ecg = model.encode_ecg(see(recording, model.config.conditioning).signal_mv)
+    score = torch.cosine_similarity(ecg, model.encode_text([row["report"] for row in found]))
+    assert [row["score"] for row in found] == pytest.approx(score.tolist(), abs=1e-5)
+
+
 def test_classes_come_from_a_task_or_a_file(recording: Path, run: Path, tmp_path: Path) -> None:
     by_task = predict(recording, run, "rhythm", top=0, quiet=True)
     assert {row["class"] for row in by_task["classes"]} >= {"AFIB", "SR"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,8 @@ def finetune(
     settings = load_recipe("finetune", recipe, changes or [])
     options: dict[str, Any] = {"tested": test or (), "splits": splits, "leads": read_leads(leads), "subgroups": subgroups}
     result = verb.finetune(settings, run, shards, task, out, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one rank speaks for all
     emit(result) if as_json else console().print(verb.table(result))
 
 

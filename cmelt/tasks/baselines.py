@@ -130,7 +130,7 @@ def from_scratch(model: CMELT, cohort: Cohort, folds: Folds, usable: NDArray[np.
     recipe = FinetuneRecipe(tune=SCRATCH.model_copy(update={"seed": seed}), optim=OptimSettings(lr=1e-3, schedule="cosine"))
     tuned = classifier(fresh(model, seed), len(cohort.classes), seed=seed)
     course = tune_classifier(tuned, cohort, drawn, folds.val, usable, recipe, quiet=True)
-    val, test = (outputs(tuned, cohort.ecg_mv, rows, tuned.model.etm_head.weight.device) for rows in (folds.val, folds.test))
+    val, test = (outputs(tuned, cohort.ecg_mv, rows, tuned.device) for rows in (folds.val, folds.test))
     told = {"features": SUPERVISED, "val_auc": round(course.value, 6), "best_epoch": course.best_epoch, "epochs": course.epochs}
     return Fit(test, val, told)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -64,8 +65,7 @@ def finetune(
     tuned = classifier(load_model(opened, cohort), len(cohort.classes), recipe.tune.layers, recipe.tune.seed)
     rows: list[dict[str, Any]] = []
     course = tune_classifier(tuned, cohort, folds.train, folds.val, usable, recipe, rows.append, quiet)
-    device = tuned.model.etm_head.weight.device
-    val, test = (outputs(tuned, cohort.ecg_mv, part, device) for part in (folds.val, folds.test))
+    val, test = (outputs(tuned, cohort.ecg_mv, part, tuned.device) for part in (folds.val, folds.test))
 
     fit = Fit(test, val, {"best_epoch": course.best_epoch, "epochs": course.epochs, "val_auc": round(course.value, 6)})
     truth = cohort.truth[folds.test]
@@ -82,6 +82,8 @@ def finetune(
     facts = opened.facts()
     result = {"task": task, "protocol": "finetune", **facts, "run": str(out), "datasets": cohort.datasets, **told}
     result |= {"leads": list(leads), "recipe": recipe.model_dump(mode="json"), "fractions": [entry]}
+    if not PartialState().is_main_process:
+        return result  # one process writes for all
 
     write_results(
         *(out / "results", f"finetune-{task}", result, problem.keys[folds.test], truth, cohort.classes),
@@ -122,4 +124,4 @@ def load_classifier(folder: Path) -> tuple[Tuned, list[str], list[str]]:
 def logits(tuned: Tuned, ecg_mv: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarray:
     """Return the logits (N, C) of ECGs (N, 12, S) in mV as the shards have them; leads other than `leads` are not looked at."""
     seen = np.where(np.isin(LEADS, leads)[:, None], ecg_mv, np.float32(0))
-    return outputs(tuned, lambda rows: seen[rows], np.arange(len(seen)), tuned.model.etm_head.weight.device)
+    return outputs(tuned, lambda rows: seen[rows], np.arange(len(seen)), tuned.device)

@@ -118,8 +118,7 @@ def identify(
     result["scores"] = {name: scored(values[: len(pairs.gallery)], values[len(pairs.gallery) :], pairs) for name, values in found.items()}
     if arcface is not None:
         tuned, course, told = tune_arcface(model, people, arcface, train, pairs, quiet)
-        device = tuned.model.etm_head.weight.device
-        near, far = (outputs(tuned.tokens, people.ecg_mv, rows, device) for rows in (pairs.gallery, pairs.probes))
+        near, far = (outputs(tuned.tokens, people.ecg_mv, rows, tuned.device) for rows in (pairs.gallery, pairs.probes))
         result["scores"]["arcface"] = scored(near, far, pairs)
         result["arcface"] = told | {"best_epoch": course.best_epoch, "epochs": course.epochs, "recipe": arcface.model_dump(mode="json")}
     name = "identify" if set(leads) == set(LEADS) else f"identify-leads-{'-'.join(leads)}"
@@ -220,8 +219,7 @@ def tune_arcface(
         raise TaskError("fewer than two training patients have two recordings each: ArcFace has nobody to tell apart; leave --arcface out")
     number_of = {who: number for number, who in enumerate(sorted(several))}
     tuned = Tuned(model, Arc(model.config.ecg_width, len(several), recipe.tune.seed), recipe.tune.layers)
-    device = model.etm_head.weight.device
-    person = torch.zeros(len(people.keys), dtype=torch.int64, device=device)
+    person = torch.zeros(len(people.keys), dtype=torch.int64)
     for row in rows:
         person[row] = number_of[str(labels[int(row)])]
     try:
@@ -231,14 +229,14 @@ def tune_arcface(
     last = [0.0]
 
     def loss_of(cosine: Tensor, some: Rows) -> Tensor:
-        loss = arcface_loss(cosine, person[some])
+        loss = arcface_loss(cosine, person[some].to(cosine.device))
         last[0] = 0.9 * last[0] + 0.1 * float(loss.detach())
         return loss
 
     def value_of() -> float:
         if judge is None:
             return -last[0]
-        near, far = (outputs(tuned.tokens, people.ecg_mv, side, device) for side in (judge.gallery, judge.probes))
+        near, far = (outputs(tuned.tokens, people.ecg_mv, side, tuned.device) for side in (judge.gallery, judge.probes))
         found, _ = identification(near, judge.gallery_id, far, judge.probe_id)
         return found["top1"] - found["eer"] / 100  # where few are looked for, many epochs find as many
 

@@ -48,6 +48,11 @@ class Tuned(nn.Module):
         for part in trained:
             part.requires_grad_(True)
 
+    @property
+    def device(self) -> torch.device:
+        """Return where it is computed; `tune` may move it."""
+        return self.model.etm_head.weight.device
+
     def tokens(self, ecg: Tensor) -> Tensor:
         """Return the mean of the encoded tokens (B, W) of `ecg` (B, 12, S) in mV, leads in the order of LEADS."""
         encoder = self.model.ecg_encoder
@@ -169,13 +174,12 @@ def tune_classifier(
     quiet: bool = False,
 ) -> Course:
     """Train on the labels of rows `train` by binary cross-entropy, judged by the macro AUROC of `usable` (C,) classes on rows `val`."""
-    device = tuned.model.etm_head.weight.device
-    truth = torch.from_numpy(cohort.truth.astype(np.float32)).to(device)
+    truth = torch.from_numpy(cohort.truth.astype(np.float32))
 
     def loss_of(logits: Tensor, rows: Rows) -> Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(logits, truth[rows])
+        return nn.functional.binary_cross_entropy_with_logits(logits, truth[rows].to(logits.device))
 
     def value_of() -> float:
-        return macro_of(cohort.truth[val], outputs(tuned, cohort.ecg_mv, val, device), usable)
+        return macro_of(cohort.truth[val], outputs(tuned, cohort.ecg_mv, val, tuned.device), usable)
 
     return tune(tuned, train, cohort.ecg_mv, loss_of, value_of, recipe, tell, quiet)

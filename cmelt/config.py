@@ -182,6 +182,10 @@ class TrainSettings(Settings):
     """A step averages the gradients of so many batches; each is contrasted within itself."""
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    recompute: bool = False
+    """Layers keep their inputs only and are computed again in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """The model is compiled (torch.compile): minutes at the start, faster steps on a GPU."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the averaged weights that are saved and evaluated; 0 = off."""
     log_every: int = Field(10, ge=1)

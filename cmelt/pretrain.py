@@ -68,6 +68,9 @@ def pretrain(
         conditioning = SignalSettings.model_validate(corpus.folders[0].manifest["recipe"]["signal"])
         model = CMELT.create(recipe.model, corpus.fs_hz, corpus.samples, corpus.reports, settings.seed, conditioning)
         average = averaged(model, settings.ema)
+    model.recompute_layers(settings.recompute)
+    if settings.compile:
+        model.compile()
     counts = {"train": len(corpus), "val": len(held_out), **{name: n for name, n in corpus.facts().items() if name != "samples"}}
     facts = facts_of(recipe, corpus.folders, counts, sum(p.numel() for p in model.parameters()))
     changed = differences(out, before, facts) if before else []

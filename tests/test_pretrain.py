@@ -299,6 +299,18 @@ def test_the_sample_that_makes_a_loss_nan_is_named(shards: Path, tmp_path: Path,
     assert pretrain([shards], recipe("train.on_nan='skip'"), tmp_path / "skip", quiet=True)["steps"] == 6
 
 
+def test_recomputed_layers_train_to_the_same_numbers(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = CMELT.recompute_layers
+    monkeypatch.setattr(CMELT, "recompute_layers", lambda self, again: (asked.append(again), real(self, again)))
+    for again in ("false", "true"):
+        pretrain([shards], recipe(f"train.recompute={again}", "model.fusion_dropout=0.1"), tmp_path / again, quiet=True)
+    assert asked == [False, True]
+    kept, again_ = (load_file(tmp_path / name / "model.safetensors") for name in ("false", "true"))
+    for name in kept:
+        torch.testing.assert_close(again_[name], kept[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = verb.backward
 

@@ -26,6 +26,7 @@ check: setup                      ## style and types
 
 bench: setup                      ## measure; prints figures, asserts nothing
 	$(BIN)/python -m tests.benchmarks.step --json
+	$(BIN)/python -m tests.benchmarks.ingest --json
 
 clean:
 	rm -rf .venv demo build dist

@@ -79,7 +79,7 @@ def make_plan(samples: int, fs_raw_hz: float, fs_hz: float, band: Band) -> Plan 
 def gains(band: Band, length: int, fs_raw_hz: float, fs_hz: float) -> NDArray[np.float64]:
     """Return |H|² of `band` at the frequencies of an FFT of `length` that both rates have, faded where the new rate is lower."""
     top_hz = min(fs_raw_hz, fs_hz) / 2
-    hz: NDArray[np.float64] = np.arange(length // 2 + 1) * (fs_raw_hz / length)
+    hz = np.arange(length // 2 + 1, dtype=np.float64) * (fs_raw_hz / length)
     hz = hz[hz <= top_hz * (1 + 1e-9)]
     gain = power(band, fs_raw_hz, hz)
     if fs_hz < fs_raw_hz:

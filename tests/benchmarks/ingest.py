@@ -1,4 +1,4 @@
-"""Measure ingest against the usual way and against a floor: ``python -m tests.benchmarks.ingest [--json]``.
+"""Measure ingest against the usual way and against a floor: ``python -m tests.benchmarks.ingest [--json] [--keep]``.
 
 In one run, in turn, on one core, PTB-XL's recordings to 250 Hz under `clinical`: (a) the usual way, wfdb and scipy and one file a record;
 (b) ``cmelt.ingest`` as a user calls it, plan, checks, hashes, index and manifest included, no report known beforehand; (c) the floor:
@@ -14,7 +14,6 @@ import contextlib
 import csv
 import json
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -35,6 +35,7 @@ from cmelt.config import IngestRecipe, load_recipe
 from cmelt.ingest import ingest
 from cmelt.simulate import simulate
 from cmelt.text.reports import clean_ptbxl
+from tests.benchmarks.results import processor, write_result
 from tests.conftest import REPOSITORY
 
 RECORDS = 637
@@ -167,14 +168,6 @@ def spread(pool: Executor, count: int) -> None:
         done.result()
 
 
-def machine() -> str:
-    """Return the processor's name and how many cores this process may use."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
-
-
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
@@ -182,14 +175,15 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=16, help="of the recordings, for two workers; 0 leaves them out")
     parser.add_argument("--place", type=Path, help="where to write (default: memory, else the temporary folder)")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="write docs/results/ingest.json")
     arguments = parser.parse_args()
     memory = Path("/dev/shm")
     place = arguments.place or (memory if memory.is_dir() and shutil.disk_usage(memory).free > 4e9 else Path(tempfile.gettempdir()))
     raw, real = raw_folder()
     with emptied(place) as work:
         headers = lay_out(raw, work / "raw", 1)
-        told: dict[str, object] = {
-            "machine": machine(),
+        told: dict[str, Any] = {
+            "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
             "records": len(headers),
             "real": real,
             "place": str(place),
@@ -199,8 +193,13 @@ def main() -> None:
         if arguments.copies:
             lay_out(raw, work / "many", arguments.copies)
             told |= scale(work / "many", work, len(headers) * arguments.copies // 2, 3)
-        told["minutes_800035_one_core"] = float(str(told["ms_ours"])) * MIMIC / 60e3
+        told["minutes_800035_one_core"] = told["ms_ours"] * MIMIC / 60e3
+        if arguments.copies:
+            told["efficiency_2"] = told["scaling_2"] / told["control_2"]
+            told["minutes_800035_two_cores"] = told["minutes_800035_one_core"] / told["scaling_2"]
     told = {name: round(value, 4) if isinstance(value, float) else value for name, value in told.items()}
+    if arguments.keep:
+        write_result("ingest", told)
     print(json.dumps(told) if arguments.json else "\n".join(f"{name:24s} {value}" for name, value in told.items()))
 
 

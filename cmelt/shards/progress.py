@@ -79,10 +79,11 @@ class Progress:
         return f"{counts}, {rate:.0f} records/s, {left}"
 
     def table(self) -> Table:
-        """Return how far it is, as a bar and a line."""
+        """Return how far it is, as a bar and a line below it."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        table = Table.grid(padding=(0, 1))
-        table.add_row("ingest", ProgressBar(total=max(self.total, 1), completed=self.done + self.part, width=30), self.line())
+        table = Table.grid()
+        table.add_row(ProgressBar(total=max(self.total, 1), completed=self.done + self.part, width=60))
+        table.add_row(f"ingest: {self.line()}")
         return table

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cmelt.config import PretrainRecipe, load_recipe
+from cmelt.pretrain import pretrain
 from tests.test_pretrain import SMALL, metrics, shards  # noqa: F401 - the fixture
 
 SETTINGS = [*SMALL, "train.batch=15", "optim.warmup=0", "train.accumulate=2", "train.precision='fp32'"]
@@ -50,7 +52,8 @@ def assert_close(run: Path, other: Path, relative: float) -> None:
 
 def test_two_processes_equal_one_with_the_joined_batch(shards: Path, tmp_path: Path) -> None:  # noqa: F811
     one, two, resumed = tmp_path / "one", tmp_path / "two", tmp_path / "resumed"
-    finish(start(1, shards, one, "--set", "train.save_every=3", "--set", "train.keep=9"))
+    alone: PretrainRecipe = load_recipe("pretrain", "tiny", SETTINGS)
+    pretrain([shards], alone, one, quiet=True)
     said = finish(start(2, shards, two, "--json"))
     assert json.loads(said)["steps"] == 6  # one summary, not one a rank
     assert_close(one, two, 1e-5)
@@ -58,12 +61,12 @@ def test_two_processes_equal_one_with_the_joined_batch(shards: Path, tmp_path: P
     worst = max(float((a[name] - b[name]).abs().max()) for name in a)
     assert worst < 1e-3, worst  # a step is 1e-3: Adam turns noise about a gradient of zero into steps, of which the loss knows nothing
     # Resumed with another number of ranks: the same samples, so the same losses.
-    child = start(2, shards, resumed, "--set", "train.save_every=3")
+    child = start(2, shards, resumed)
     while not (resumed / "state/step-000000003").exists() and child.poll() is None:
         time.sleep(0.05)
     child.terminate()
     child.communicate(timeout=300)
-    finish(start(1, shards, resumed, "--resume", "--set", "train.save_every=3"))
+    pretrain([shards], alone, resumed, resume=True, quiet=True)
     assert_close(one, resumed, 1e-5)
 
 

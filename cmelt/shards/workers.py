@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,11 @@ def processes(workers: int) -> Executor:
 
 
 def follow_parent() -> None:
-    """End this process when its parent does, killed or not: a pool's workers would wait for work for ever."""
+    """End this process when its parent does, killed or not, and not before: Ctrl-C, which a terminal sends to all, is the parent's to hear.
+
+    A pool's workers would else wait for work for ever, or die in the middle of a shard.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -122,6 +127,8 @@ def run_tasks(
                 if failed == ATTEMPTS:
                     raise CmeltError(f"worker processes died {ATTEMPTS} times (out of memory?); run again with fewer --workers") from None
             except BaseException:
+                if isinstance(pool, ProcessPoolExecutor):
+                    pool.shutdown(cancel_futures=True)  # cancelled one by one, they upset a pool that then loses a worker
                 for future in futures:  # what runs is waited for when the pool closes
                     future.cancel()
                 raise

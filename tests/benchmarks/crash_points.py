@@ -1,4 +1,4 @@
-"""Kill an ingest before each single change that it makes to its folder: python -m tests.benchmarks.crash_points [--every N] [--json].
+"""Kill an ingest before each single change that it makes to its folder: python -m tests.benchmarks.crash_points [--every N] [--keep].
 
 A process is forked, counts what it opens to write, renames and removes below OUT (by Python's audit events), and kills itself with SIGKILL
 before the k-th; for every k, of a new folder, of one that grows, and of one that is overwritten. The same command, run again, must end in
@@ -23,6 +23,7 @@ from typing import Any
 from cmelt.config import load_recipe
 from cmelt.ingest import ingest
 from tests.benchmarks.kill_ingest import files_of
+from tests.benchmarks.results import write_result
 from tests.conftest import write_raw
 
 SMALL = ["signal.duration_s=4", "shards.samples_per_shard=5"]
@@ -95,9 +96,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=tuple(WAYS))
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="write docs/results/crash-points.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), tuple(given.ways), given.every)
+    if given.keep:
+        write_result("crash-points", found)
     print(json.dumps(found) if given.json else f"every byte as undisturbed after so many moments: {found}")
 
 

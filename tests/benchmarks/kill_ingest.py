@@ -1,4 +1,4 @@
-"""Kill an ingest at random moments, the leader or a worker, and compare the bytes: python -m tests.benchmarks.kill_ingest [--kills N].
+"""Kill an ingest at random moments, the leader or a worker, and compare the bytes: python -m tests.benchmarks.kill_ingest [--kills N] [--keep].
 
 For each way of working (one process, two workers, a Dask cluster of two) an ingest is begun again and again, each time killed with
 SIGKILL at a random moment, until that was done N times; then it is let go on. Every file must be as in a run that nothing disturbed.
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.benchmarks.results import write_result
 from tests.conftest import write_raw
 
 WAYS = ("one", "two", "dask")
@@ -172,9 +173,12 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=4.0, help="Seconds between two kills, at most.")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="write docs/results/kill-ingest.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.records, given.kills, tuple(given.ways), given.seed, Path(folder), given.spread)
+    if given.keep:
+        write_result("kill-ingest", found)
     print(json.dumps(found) if given.json else "\n".join(f"{way}: {told}; every byte as undisturbed" for way, told in found.items()))
 
 

@@ -1,4 +1,4 @@
-"""What an ingest of a million recordings holds in memory: python -m tests.benchmarks.plan_memory [--rows N] [--json].
+"""What an ingest of a million recordings holds in memory: python -m tests.benchmarks.plan_memory [--rows N] [--keep].
 
 A synthetic data set of N recordings with reports is planned, begun by two workers (which stop after SECONDS), and, once every shard is
 written down as done, committed. The sum of the proportional set sizes of all processes is read ten times a second.
@@ -34,6 +34,7 @@ from cmelt.shards.workers import run_tasks
 from cmelt.shards.write import Shard
 from cmelt.signal.condition import window_samples
 from cmelt.signal.decode import Decoded
+from tests.benchmarks.results import write_result
 
 SECONDS = 30.0
 REPORT = "sinus rhythm. left axis deviation. poor r-wave progression - probable normal variant. borderline ecg, study {}"
@@ -185,9 +186,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="write docs/results/plan-memory.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.rows, Path(folder))
+    if given.keep:
+        write_result("plan-memory", found)
     print(json.dumps(found) if given.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,11 @@ def leave_a_mark(file: Path) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if file.name == "always dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    if file.name == "slow":
+        while not file.with_name("refuses").exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        file.with_name("slow done").touch()
     if file.name == "refuses":
         raise RecordError("truncated", "half a file")
     return file.name
@@ -34,6 +40,14 @@ def test_a_lost_workers_task_is_done_again(tmp_path: Path) -> None:
 def test_a_task_that_kills_every_worker_ends_in_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CmeltError, match="died 3 times"):
         list(run_tasks(leave_a_mark, [tmp_path / "always dies"], 1))
+
+
+def test_what_runs_is_done_before_an_error_is_told(tmp_path: Path) -> None:
+    names = ["slow", "refuses", *map(str, range(9))]
+    with pytest.raises(RecordError):
+        list(run_tasks(leave_a_mark, [tmp_path / name for name in names], 2))
+    assert (tmp_path / "slow done").exists()
+    assert len(list(tmp_path.iterdir())) < len(names), "what had not begun was not begun"
 
 
 def test_an_expected_error_comes_through_whole(tmp_path: Path) -> None:

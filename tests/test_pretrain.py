@@ -211,6 +211,13 @@ def test_the_best_on_the_validation_split_is_chosen(shards: Path, tmp_path: Path
         one, other = load_file(run / "model.safetensors"), load_file(run / f"state/step-00000000{best}/model.safetensors")
         assert all(torch.equal(one[name], other[name]) for name in other)
         assert CMELT.from_pretrained(run / "state/step-000000006").tokenizer is not None  # each state is a checkpoint of its own
+    answers = iter([{"loss": 2.0}, {"loss": 3.0}])  # what was the best before a cut is still the best after it
+    monkeypatch.setattr(verb, "validate", lambda *_: next(answers))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        at_update(patch, 5, die)
+        pretrain([shards], recipe(), tmp_path / "cut", quiet=True)
+    pretrain([shards], recipe(), tmp_path / "cut", resume=True, quiet=True)
+    assert json.loads((tmp_path / "cut/chosen.json").read_text())["step"] == 3
     monkeypatch.undo()
     pretrain([shards], recipe(*settings), tmp_path / "three", quiet=True)
     assert [state.name[-1] for state in sorted((tmp_path / "three/state").iterdir())] == ["4", "5", "6"]

@@ -1,4 +1,4 @@
-"""Kill an ingest at random moments, the leader or a worker, and compare the bytes: python -m tests.benchmarks.kill_ingest [--kills N] [--keep].
+"""Kill an ingest at random moments, leader or worker, compare the bytes: python -m tests.benchmarks.kill_ingest [--kills N] [--keep].
 
 For each way of working (one process, two workers, a Dask cluster of two) an ingest is begun again and again, each time killed with
 SIGKILL at a random moment, until that was done N times; then it is let go on. Every file must be as in a run that nothing disturbed.

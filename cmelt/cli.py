@@ -264,13 +264,14 @@ def export_onnx(
 @app.command()
 def report(
     runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; default: the newest under runs/.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML page to write.")] = Path("report.html"),
+    out: Annotated[list[Path] | None, typer.Option("--out", "-o", help="What to write: .html (report.html), .md, .csv, .tex.")] = None,
 ) -> None:
-    """Write one self-contained HTML page about one or more runs."""
+    """Write one self-contained HTML page about one or more runs, or their numbers as Markdown, CSV and LaTeX."""
     from cmelt.report import report as verb
     from cmelt.tasks.base import newest_run
 
-    console().print(f"page: {verb(runs or [newest_run()], out)}")
+    for file in out or [Path("report.html")]:
+        console().print(f"page: {verb(runs or [newest_run()], file)}")
 
 
 app.add_typer(tasks)

@@ -1,9 +1,9 @@
-"""Write one page about one or more runs: what went in, how training went, what came out. Reads run folders and their shards only."""
+"""Write about one or more runs: what went in, how training went, what came out. Reads run folders and their shards only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,42 +12,112 @@ from numpy.typing import NDArray
 
 from cmelt.curves import panels_of, read_metrics
 from cmelt.errors import CheckpointError, InputError
+from cmelt.files import write_whole
 from cmelt.labels import TASKS, load_vocabulary
 from cmelt.page import SIMULATED, Score, about_classes, about_shards, auc, ecg_picture, number, percent, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
+from cmelt.tables import Line, lines_of, to_csv, to_latex, to_markdown
 
 if TYPE_CHECKING:
     from cmelt.models.cmelt import CMELT
 
 ZERO_SHOT = "zero-shot"
 
+IN_AN_ENTRY = {"fraction", "n_train", "n_test", "seeds", "macro_auc", "ci95", "per_class", "baselines"}
+"""What a share of the labels must hold to be told."""
+
 GALLERY = 1000
 """At most this many distinct test reports are searched for the nearest ones."""
 
 
+WRITERS: dict[str, Callable[[list[Line], str, str], str]] = {
+    ".csv": lambda lines, title, warning: to_csv(lines),
+    ".md": to_markdown,
+    ".tex": to_latex,
+}
+"""Ending of a file → what writes the numbers alone."""
+
+
 def report(runs: Sequence[Path], out: Path) -> Path:
-    """Write the page about `runs` as `out`; returns its path. Raises CheckpointError, ShardError or OutputError."""
+    """Write about `runs` as `out`: .html is the page, .md, .csv and .tex the numbers alone; returns its path.
+
+    Raises InputError for another ending or no run, CheckpointError, ShardError or OutputError.
+    """
     if not runs:
         raise InputError("no run to report on; name a run folder")
-    chapters = [_chapter(Path(run)) for run in runs]
+    kind = out.suffix.lower()
+    if kind not in (".html", ".htm", *WRITERS):
+        raise InputError(f"{out}: a report is written as .html, {', '.join(WRITERS)}; name the file so")
+    chapters = [_chapter(Path(run), kind not in WRITERS) for run in runs]
+    title = "cmelt: " + ", ".join(chapter["name"] for chapter in chapters)
+    simulated = any(chapter["simulated"] for chapter in chapters)
+    if kind in WRITERS:
+        lines = [line for chapter in chapters for line in chapter["lines"]]
+        unread = [f"{chapter['name']}, {said}" for chapter in chapters for said in chapter["unread"]]
+        write_whole(out, WRITERS[kind](lines, title, "; ".join(["simulated data"] * simulated + unread)).encode())
+        return out
     return write_page(
         out,
         "report.html",
-        title="cmelt: " + ", ".join(chapter["name"] for chapter in chapters),
-        simulated=any(chapter["simulated"] for chapter in chapters),
+        title=title,
+        simulated=simulated,
         chapters=chapters,
         columns=list(dict.fromkeys(name for chapter in chapters for name in chapter["columns"])),
     )
 
 
-def _chapter(run: Path) -> dict[str, Any]:
-    """Gather what the template tells of one run."""
+def _chapter(run: Path, with_pictures: bool) -> dict[str, Any]:
+    """Gather what is told of one run; pictures only for the page."""
     recipe = _json(run / "recipe.json")
+    name = run.resolve().name
     folders = [ShardFolder(folder) for folder in recipe["shards"]]
-    results = [_scores(_json(file)) for file in sorted(run.glob("results/*.json"))]
-    results.sort(key=lambda result: list(TASKS).index(result["task"]))
+    results, unread = _results(run)
+    simulated = any(folder.manifest["dataset"].endswith(SIMULATED) for folder in folders)
+    facts = {
+        "name": name,
+        "simulated": simulated,
+        "unread": unread,
+        "lines": [line for _, result in results for line in lines_of(name, _what(result), result, _share)],
+    }
+    return facts | (_page_of(run, recipe, folders, results) if with_pictures else {})
+
+
+def _results(run: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
+    """Return the result files of a run that hold what is told here, in the order of TASKS, and a line about each that does not."""
+    found, unread = [], []
+    for file in sorted(run.glob("results/*.json")):
+        result = _json(file)
+        lacks = {"task", "protocol", "fractions"} - set(result)
+        for entry in result.get("fractions", []):
+            lacks |= ({"fraction"} if "not_computed" in entry else IN_AN_ENTRY) - set(entry)
+        if lacks:
+            unread.append(f"{file.name} is left out: it has no {', '.join(sorted(lacks))}; another version wrote it, make it anew")
+        else:
+            found.append((file, result))
+    return sorted(found, key=lambda one: list(TASKS).index(one[1]["task"])), unread
+
+
+def _share(fraction: float) -> str:
+    """Word the share of the training labels that a result is at."""
+    return f"{percent(fraction)} of labels" if fraction else ZERO_SHOT
+
+
+def _what(result: dict[str, Any]) -> str:
+    """Name what a result is about: its task, and all that is not the default."""
+    other = [result["protocol"]] if result["protocol"] not in ("strict", "zeroshot") else []
+    other += [f"{result['rule']['texts']} texts, {result['rule']['similarity']}"] if "rule" in result else []
+    other += [f"{len(result['leads'])} leads"] if len(result.get("leads", LEADS)) < len(LEADS) else []
+    other += [f"tested on {', '.join(result['tested_on'])}"] if result.get("tested_on") else []
+    return ", ".join([result["task"], *other])
+
+
+def _page_of(
+    run: Path, recipe: dict[str, Any], folders: Sequence[ShardFolder], files: Sequence[tuple[Path, dict[str, Any]]]
+) -> dict[str, Any]:
+    """Gather what only the page tells of one run."""
+    results = [_scores(result) for _, result in files]
     tasks = list(dict.fromkeys(result["task"] for result in results)) or ["superclass"]
     metrics = read_metrics(run / "metrics.jsonl")
     facts = [(number(recipe["counts"]["train"]), "ECG–report pairs trained on"), (number(metrics[-1]["step"] if metrics else 0), "steps")]
@@ -58,8 +128,6 @@ def _chapter(run: Path) -> dict[str, Any]:
             others = [f"{words(name)} {auc(base['macro_auc'])}" for name, base in result["best"]["baselines"].items()]
             facts.append((auc(result["best"]["macro_auc"]), ", ".join([f"{result['task']} AUC", result["share"], *others])))
     return {
-        "name": run.resolve().name,
-        "simulated": any(folder.manifest["dataset"].endswith(SIMULATED) for folder in folders),
         "facts": facts,
         "shards": [(about_shards(folder.manifest), about_classes(list(folder.column("codes")), tasks)) for folder in folders],
         "probes": [result for result in results if result["share"] != ZERO_SHOT],
@@ -93,7 +161,7 @@ def _scores(result: dict[str, Any]) -> dict[str, Any]:
     macro: list[Score] = []
     by_share: dict[str, Any] = {}
     for entry in result["fractions"]:
-        share = f"{percent(entry['fraction'])} of labels" if entry["fraction"] else ZERO_SHOT
+        share = _share(entry["fraction"])
         if "not_computed" in entry:
             macro.append(Score(f"{share}: not computed", entry["not_computed"], None))
             continue
@@ -116,12 +184,9 @@ def _scores(result: dict[str, Any]) -> dict[str, Any]:
         Score(f"{name} ({number(c['positives'])})", describe(name), c["auc"], c["ci95"], mark=marks.get(name)) for name, c in known.items()
     ]
     ends = [end for bar in macro + classes for end in (bar.auc, bar.mark, *(bar.ci95 or ())) if end is not None]
-    other = [result["protocol"]] if result["protocol"] not in ("strict", "zeroshot") else []
-    other += [f"{len(result['leads'])} leads"] if len(result.get("leads", LEADS)) < len(LEADS) else []
-    other += [f"tested on {', '.join(result['tested_on'])}"] if result.get("tested_on") else []
     return {
         "task": result["task"],
-        "what": ", ".join([result["task"], *other]),
+        "what": _what(result),
         "protocol": result["protocol"],
         "macro": macro,
         "classes": classes,

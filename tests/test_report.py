@@ -232,6 +232,27 @@ def test_the_shard_page_says_what_the_shards_hold(shard_page: Path, shards: Path
         assert f"{name} {count}" in words
 
 
+@pytest.mark.parametrize("kind", [".md", ".csv", ".tex"])
+def test_the_numbers_alone(run: Path, tmp_path: Path, kind: str) -> None:
+    text = report([run, run], tmp_path / f"report{kind}").read_text(encoding="utf-8")
+    assert text.count("tiny-1") >= 2 * 28
+    assert "0.834" in text
+    assert kind == ".csv" or "simulated data" in text
+    assert NASTY not in text or kind == ".csv"
+
+
+def test_a_result_of_another_version_is_named_not_guessed(run: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    (old / "results").mkdir(parents=True)
+    (old / "recipe.json").write_bytes((run / "recipe.json").read_bytes())
+    (old / "results" / "probe-form.json").write_text(json.dumps({"task": "form", "protocol": "strict", "fractions": [{"fraction": 1.0}]}))
+    for kind in (".html", ".md"):
+        text = report([old], tmp_path / f"old{kind}").read_text(encoding="utf-8").replace("\\", "")
+        assert "probe-form.json is left out: it has no baselines, ci95" in text
+    with pytest.raises(InputError, match=r"written as \.html, \.csv"):
+        report([old], tmp_path / "old.pdf")
+
+
 def test_two_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
     words = Reader(report([run, run], tmp_path / "two.html")).words
     assert "run superclass, 10 % of labels superclass, 100 % of labels superclass, zero-shot" in words

@@ -4,7 +4,8 @@ In one run, in turn, on one core, PTB-XL's recordings to 250 Hz under `clinical`
 (b) ``cmelt.ingest`` as a user calls it, plan, checks, hashes, index and manifest included, no report known beforehand; (c) the floor:
 samples read, one FFT pair, samples written. Then (b) with one worker and with two, on copies enough to outlast their start, beside a
 control that only transforms: what two cores can give at that moment. Medians over the rounds; CPU time beside the clock's,
-for machines that others use too. Recordings from CMELT_REALDATA (default ../shared/realdata), else simulated.
+for machines that others use too. What only one way needs is imported there: a spawned worker imports this file too. Recordings from
+CMELT_REALDATA (default ../shared/realdata), else simulated.
 """
 
 from __future__ import annotations
@@ -25,31 +26,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import wfdb
-from scipy.io import savemat
-from scipy.signal import butter, filtfilt, iirnotch, resample_poly, sosfiltfilt
 from threadpoolctl import threadpool_limits
 
 from cmelt.config import IngestRecipe, load_recipe
 from cmelt.ingest import ingest
-from cmelt.simulate import simulate
 from cmelt.text.reports import clean_ptbxl
 from tests.benchmarks.results import processor, write_result
-from tests.conftest import REPOSITORY
 
 RECORDS = 637
 MIMIC = 800_035
 TABLE = "ptbxl_database.csv"
 HZ = 250
 
-SOS = butter(3, [0.5, 100], "band", fs=500, output="sos")
-NOTCH = iirnotch(50, Q=30, fs=500)
-
 
 def raw_folder() -> tuple[Path, bool]:
     """Return the folder of real recordings, or of simulated ones, and whether they are real."""
-    real = Path(os.environ.get("CMELT_REALDATA", REPOSITORY.parent / "shared" / "realdata")) / "ptbxl"
+    from cmelt.simulate import simulate
+
+    real = Path(os.environ.get("CMELT_REALDATA", Path(__file__).parents[2].parent / "shared" / "realdata")) / "ptbxl"
     if real.is_dir():
         return real, True
     made = Path(tempfile.mkdtemp(prefix="cmelt-simulated-"))
@@ -78,9 +72,14 @@ def lay_out(raw: Path, out: Path, copies: int) -> list[Path]:
 
 def usual(headers: list[Path], out: Path) -> None:
     """Convert as scripts do: one recording, one call after the other, one file."""
+    import wfdb
+    from scipy.io import savemat
+    from scipy.signal import butter, filtfilt, iirnotch, resample_poly, sosfiltfilt
+
+    sos, notch = butter(3, [0.5, 100], "band", fs=500, output="sos"), iirnotch(50, Q=30, fs=500)
     for header in headers:
         signal = wfdb.rdrecord(str(header.with_suffix(""))).p_signal.T
-        signal = filtfilt(*NOTCH, sosfiltfilt(SOS, signal, axis=-1), axis=-1)
+        signal = filtfilt(*notch, sosfiltfilt(sos, signal, axis=-1), axis=-1)
         savemat(out / f"{header.stem}.mat", {"signal": resample_poly(signal, 1, 2, axis=-1).astype(np.float32), "fs": HZ})
 
 
@@ -92,6 +91,8 @@ def ours(raw: Path, out: Path, recipe: IngestRecipe, workers: int = 1) -> None:
 
 def floor(headers: list[Path], out: Path) -> None:
     """Do what no way can do without: read int16, transform 10 s and 5 s of padding there and back in float32, write int16."""
+    import scipy.fft
+
     with (out / "floor").open("wb") as file:
         for header in headers:
             samples = np.fromfile(header.with_suffix(".dat"), "<i2").reshape(-1, 12).T
@@ -103,6 +104,8 @@ def floor(headers: list[Path], out: Path) -> None:
 
 def transforms(count: int) -> None:
     """Transform a recording's length there and back `count` times."""
+    import scipy.fft
+
     padded = np.ones((12, 10_000), np.float32)
     for _ in range(count):
         scipy.fft.irfft(scipy.fft.rfft(padded), 10_000)

@@ -125,7 +125,7 @@ def _told(found: dict[str, Any]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> Table:
     """Return a comparison for the terminal."""
-    out = columns(f"{result['first']} minus {result['second']}", "labels", "recordings", "", "first", "second", "difference", "95 %", "p")
+    out = columns(f"{result['first']} minus {result['second']}", "labels", "n", "", "first", "second", "difference", "95 %", "p")
     for entry in result["shares"]:
         share = f"{entry['fraction']:.0%}" if entry["fraction"] else "none"
         for name, one in {"macro": entry, **entry["per_class"]}.items():

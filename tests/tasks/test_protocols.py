@@ -70,7 +70,7 @@ def test_the_optimiser_is_the_published_one(name: str) -> None:
     import torch
 
     x, truth, folds = problem()
-    drawn, count = folds.train, 12
+    drawn, count = folds.train, 12 if name == "merl-2024" else 100
     optimiser, batch = (merl._adam, 16) if name == "merl-2024" else (melp._adamw, 128)
     *_, (_, found) = epochs(x, truth, folds, drawn, optimiser, batch, count, 5, rate_by_step=name == "merl-2024")
 

@@ -338,10 +338,15 @@ def svg(figure: Figure, label: str) -> str:
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # it would style the whole page
     text = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib|xtick|ytick|legend|[A-Za-z]+Collection)[\w.]*"', "", text)
-    text = re.sub(r"(\.\d{2})\d+", r"\1", text)
-    text = re.sub(r" ?\n([A-Zz])", r"\1", re.sub(r"([MLQC]) ", r"\1", text))
+    text = re.sub(r"<[^>]*>", lambda tag: _short(tag[0]), text)  # tags only: a number or a word that is shown stays as it is
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
     for role, colour in INK.items():
         text = text.replace(colour, f"var(--{role})")
     words = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return text.replace("<svg ", f'<svg role="img" aria-label="{words}" style="stroke-linejoin: round; stroke-linecap: butt" ', 1).rstrip()
+
+
+def _short(tag: str) -> str:
+    """Return an SVG tag with fewer digits and spaces in its coordinates."""
+    tag = re.sub(r"(\.\d{2})\d+", r"\1", tag)
+    return re.sub(r" ?\n([A-Zz])", r"\1", re.sub(r"([MLQC]) ", r"\1", tag))

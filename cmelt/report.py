@@ -16,6 +16,7 @@ from cmelt.files import write_whole
 from cmelt.labels import TASKS, load_vocabulary
 from cmelt.page import SIMULATED, Score, about_classes, about_shards, auc, ecg_picture, number, percent, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
+from cmelt.predictions import drawn
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 from cmelt.tables import Line, lines_of, to_csv, to_latex, to_markdown
@@ -118,6 +119,9 @@ def _page_of(
 ) -> dict[str, Any]:
     """Gather what only the page tells of one run."""
     results = [_scores(result) for _, result in files]
+    for scores, (file, result) in zip(results, files, strict=True):
+        if scores["best"]:
+            scores["drawn"] = drawn(file.with_suffix(".parquet"), result, scores["best"]["fraction"])
     tasks = list(dict.fromkeys(result["task"] for result in results)) or ["superclass"]
     metrics = read_metrics(run / "metrics.jsonl")
     facts = [(number(recipe["counts"]["train"]), "ECG–report pairs trained on"), (number(metrics[-1]["step"] if metrics else 0), "steps")]
@@ -196,6 +200,7 @@ def _scores(result: dict[str, Any]) -> dict[str, Any]:
         "by_share": by_share,
         "beside": beside if classes else "",
         "left_out": ", ".join(empty),
+        "drawn": None,
     }
 
 

@@ -103,6 +103,11 @@ def test_files_are_whole_and_the_same_twice(tmp_path: Path) -> None:
         plots.plot_ecg(beats(), 500, tmp_path / "a.png" / "b.png")
 
 
+def test_svg_leaves_what_is_shown_as_it_is() -> None:
+    text = plots.svg(plots.plot_curves({"a": ([0, 1], [1, 2])}, title="NORM 0.923 L Q"), label="curves")
+    assert ">NORM 0.923 L Q<" in text
+
+
 def test_svg_is_safe_and_follows_the_page() -> None:
     title = "</text><script>alert(1)</script> $x_1$ & _"
     text = plots.svg(plots.plot_ecg(beats(), 500, title=title), label='a "<b>" & c')

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
     {"errors", "record", "files", "archive", "origins", "remote", "__init__"},
-    {"config", "labels", "metrics", "plots", "page", "tables", "raw", "exports"},
+    {"config", "labels", "metrics", "plots", "charts", "page", "tables", "raw", "exports"},
     {"datasets", "signal", "text", "shards", "simulation"},
     {"models"},
     {"objectives"},
@@ -27,6 +27,7 @@ LAYERS = [
         "embed",
         "search",
         "predict",
+        "predictions",
         "report",
         "simulate",
         "status",

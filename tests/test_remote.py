@@ -298,6 +298,34 @@ def test_gs_in_and_out_is_as_from_disk_to_disk(make_raw: MakeRaw, tmp_path: Path
     assert status(f"gs://{gs}/out")["state"] == "finished"
 
 
+def test_a_request_is_tried_again_and_an_upload_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cmelt.remote, "PAUSES_S", (0.0, 0.0))
+    (tmp_path / "x").write_bytes(b"twelve bytes")
+    remote, failures = Remote("memory://again"), list[Exception]()
+    real_put, real_cat, short = remote.fs.put_file, remote.fs.cat_file, [b"twelve"]
+
+    def put_file(here: str, there: str) -> None:
+        remote.fs.pipe_file(there, short.pop()) if short else real_put(here, there)
+
+    def cat_file(path: str, **options: object) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real_cat(path, **options)
+
+    monkeypatch.setattr(remote.fs, "put_file", put_file)
+    monkeypatch.setattr(remote.fs, "cat_file", cat_file)
+    remote.put(tmp_path / "x", "x")  # the first time half of it arrives
+    failures[:] = [ConnectionResetError(), TimeoutError()]
+    assert remote.read("x") == b"twelve bytes"
+    failures[:] = [ConnectionResetError("gone")] * 3
+    with pytest.raises(InputError, match=r"gone\); run the same command again later"):
+        remote.read("x")
+    failures[:] = [PermissionError("no")]
+    with pytest.raises(InputError, match="put credentials"):
+        remote.read("x")
+    remote.fs.store.clear()
+
+
 def test_keys_and_unknown_places_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="do not belong in a URL") as error:
         Remote("s3://key:secret@bucket/x")

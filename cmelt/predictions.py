@@ -91,6 +91,32 @@ def drawn(file: Path, result: dict[str, Any], fraction: float) -> dict[str, Any]
     }
 
 
+def similarity(file: Path, result: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a zero-shot result's heat map: class texts down, true classes across, the mean similarity over the recordings of a class.
+
+    A cell is (mean, how warm from 0 to 1). None where there are no predictions.
+    """
+    found = Predictions.read(file, 0.0)
+    shown = found.shown() if found else []
+    if found is None or not shown:
+        return None
+    truth = found.truth[:, shown].astype(float)
+    mean = found.score.mean(0)[:, shown].T @ truth / truth.sum(0)  # (texts, true classes)
+    warm = (mean - mean.min()) / max(float(np.ptp(mean)), 1e-12)
+    texts = result.get("texts", {})
+    names = [found.classes[c] for c in shown]
+    rows = [(name, "; ".join(texts.get(name, [])), list(zip(*cells, strict=True))) for name, *cells in zip(names, mean, warm, strict=True)]
+    return {"classes": names, "rows": rows, "hidden": len(found.classes) - len(shown)}
+
+
+def plane(vectors: NDArray[np.floating]) -> tuple[Floats, float]:
+    """Return the projection (N, 2) of `vectors` (N, D) onto their two principal axes, and the share of the variance that it keeps."""
+    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    _, size, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * np.sign(axes[:2][np.arange(len(axes[:2])), np.abs(axes[:2]).argmax(1)])[:, None]  # SVD leaves the sign open
+    return centred @ axes.T, float((size[:2] ** 2).sum() / max((size**2).sum(), 1e-12))
+
+
 def roc(truth: NDArray[np.int8], score: Floats) -> tuple[Floats, Floats]:
     """Return the corners of a class's ROC curve from (0, 0) to (1, 1): the shares of negatives and of positives at or above a threshold."""
     order = np.argsort(-score, kind="stable")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmelt.charts import plot_map
 from cmelt.curves import panels_of, read_metrics
 from cmelt.errors import CheckpointError, InputError
 from cmelt.files import write_whole
 from cmelt.labels import TASKS, load_vocabulary
 from cmelt.page import SIMULATED, Score, about_classes, about_shards, auc, ecg_picture, number, percent, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
-from cmelt.predictions import drawn
+from cmelt.predictions import SHOWN, drawn, plane, similarity
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 from cmelt.tables import Line, lines_of, to_csv, to_latex, to_markdown
@@ -28,6 +29,12 @@ ZERO_SHOT = "zero-shot"
 
 IN_AN_ENTRY = {"fraction", "n_train", "n_test", "seeds", "macro_auc", "ci95", "per_class", "baselines"}
 """What a share of the labels must hold to be told."""
+
+NOTHING_SEEN: dict[str, Any] = {"rebuilt": None, "examples": [], "map": None}
+"""What the page shows of a checkpoint that is not there, or of shards without a test fold."""
+
+ON_THE_MAP = 500
+"""At most this many test recordings lie on the map."""
 
 GALLERY = 1000
 """At most this many distinct test reports are searched for the nearest ones."""
@@ -121,7 +128,9 @@ def _page_of(
     results = [_scores(result) for _, result in files]
     for scores, (file, result) in zip(results, files, strict=True):
         if scores["best"]:
-            scores["drawn"] = drawn(file.with_suffix(".parquet"), result, scores["best"]["fraction"])
+            predictions = file.with_suffix(".parquet")
+            scores["drawn"] = drawn(predictions, result, scores["best"]["fraction"])
+            scores["heat"] = similarity(predictions, result) if scores["share"] == ZERO_SHOT else None
     tasks = list(dict.fromkeys(result["task"] for result in results)) or ["superclass"]
     metrics = read_metrics(run / "metrics.jsonl")
     facts = [(number(recipe["counts"]["train"]), "ECG–report pairs trained on"), (number(metrics[-1]["step"] if metrics else 0), "steps")]
@@ -142,7 +151,7 @@ def _page_of(
             picture(plot_curves(lines, title=title, level=level), f"{title} by step")
             for title, (lines, level) in panels_of(metrics).items()
         ],
-        **(_seen_by_the_model(run, folders, tasks[0]) if (run / "model.safetensors").exists() else {"rebuilt": None, "examples": []}),
+        **(_seen_by_the_model(run, folders, tasks[0]) if (run / "model.safetensors").exists() else NOTHING_SEEN),
     }
 
 
@@ -201,6 +210,7 @@ def _scores(result: dict[str, Any]) -> dict[str, Any]:
         "beside": beside if classes else "",
         "left_out": ", ".join(empty),
         "drawn": None,
+        "heat": None,
     }
 
 
@@ -211,7 +221,7 @@ def _seen_by_the_model(run: Path, folders: Sequence[ShardFolder], task: str) -> 
 
     folder = next((f for f in folders if len(f.rows(split="test"))), None)
     if folder is None:
-        return {"rebuilt": None, "examples": []}
+        return NOTHING_SEEN
     model = CMELT.from_pretrained(run)
     rows = folder.rows(split="test")
     codes, reports, keys = folder.column("codes"), folder.column("report"), folder.column("key")
@@ -240,7 +250,30 @@ def _seen_by_the_model(run: Path, folders: Sequence[ShardFolder], task: str) -> 
                 "nearest": [(float(scores[i]), gallery[i], gallery[i] == own) for i in order[:3]],
             })  # fmt: skip
     rebuilt = _rebuilt(model, ecg_mv[0], reports[picked[0][1]], keys[picked[0][1]])
-    return {"rebuilt": rebuilt, "examples": examples, "gallery": len(gallery)}
+    return {"rebuilt": rebuilt, "examples": examples, "gallery": len(gallery), "map": _map(run, model, folder, task)}
+
+
+def _map(run: Path, model: CMELT, folder: ShardFolder, task: str) -> dict[str, Any] | None:
+    """Draw labelled test recordings where their embeddings lie on two principal axes; None where the run keeps no features."""
+    from cmelt.tasks.features import features
+
+    cache = run / "results" / "features"
+    vocabulary = load_vocabulary(task)
+    codes = folder.column("codes")
+    rows = np.array([row for row in folder.rows(split="test") if vocabulary.classes_of(codes[row])], np.int64)
+    if not cache.is_dir() or len(rows) < 3:
+        return None
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, ON_THE_MAP).round().astype(int))]
+    points, kept = plane(features(model, folder, rows, cache=cache, quiet=True)["embedding"])
+    truth = vocabulary.targets([codes[row] for row in rows]).astype(bool)
+    shown = sorted(np.argsort(-truth.sum(0), kind="stable")[:SHOWN])
+    groups = {f"{vocabulary.classes[c]} ({truth[:, c].sum()})": truth[:, c] for c in shown if truth[:, c].any()}
+    return {
+        "task": task,
+        "points": len(rows),
+        "kept": kept,
+        "drawing": picture(plot_map(points, groups), f"embedding map by class, {task}"),
+    }
 
 
 def _rebuilt(model: CMELT, ecg_mv: NDArray[np.float32], report: str, key: str) -> dict[str, Any]:

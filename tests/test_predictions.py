@@ -10,7 +10,7 @@ import pytest
 from cmelt import predictions
 from cmelt.errors import CheckpointError
 from cmelt.metrics import auroc, calibration_error
-from cmelt.predictions import BINS, Predictions, drawn, reliability, roc
+from cmelt.predictions import BINS, Predictions, drawn, plane, reliability, roc, similarity
 from cmelt.tasks.results import Scored, write_results
 
 CLASSES = ("A", "B<b>", "C")
@@ -86,3 +86,27 @@ def test_drawn(file: Path) -> None:
     assert similar["reliability"] is None
     assert "not a probability" in similar["why"]
     assert "no ROC curves" in drawn(file.with_name("gone.parquet"), {"task": "superclass", "protocol": "strict"}, 1.0)["why"]
+
+
+def test_similarity_of_texts_and_true_classes(tmp_path: Path) -> None:
+    truth = np.array([[1, 0], [1, 1], [0, 1], [0, 0]], np.int8)
+    score = np.array([[0.9, 0.1], [0.5, 0.3], [0.2, 0.8], [0.0, 0.0]])
+    write_results(tmp_path, "zeroshot", {}, np.array(list("abcd")), truth, CLASSES[:2], [Scored(0.0, 0, score)])
+    found = similarity(tmp_path / "zeroshot.parquet", {"texts": {"A": ["one", "two"]}})
+    assert found is not None
+    (name, text, cells), (_, no_text, others) = found["rows"]
+    assert (name, text, no_text) == ("A", "one; two", "")
+    assert [mean for mean, _ in cells + others] == pytest.approx([0.7, 0.35, 0.2, 0.55])
+    assert [warm for _, warm in cells + others] == pytest.approx([1, 0.3, 0, 0.7])
+    assert similarity(tmp_path / "gone.parquet", {}) is None
+
+
+def test_plane_keeps_what_varies_most() -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(200, 2)) * (5, 2)
+    turned, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    points, kept = plane((flat @ turned[:2] + 7).astype(np.float32))
+    assert kept == pytest.approx(1)
+    distances = [np.linalg.norm(xy[:, None] - xy[None], axis=2) for xy in (points, flat)]
+    assert distances[0] == pytest.approx(distances[1], abs=1e-4)
+    assert points.std(0)[0] > points.std(0)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cmelt.page import Example, write_page, write_shard_page
 from cmelt.report import report
 from cmelt.shards.read import ShardFolder
 from cmelt.simulate import simulate
+from cmelt.tasks.results import Scored, write_results
 from cmelt.training.pictures import cosine, rebuild
 from tests import chromium
 
@@ -230,6 +232,24 @@ def test_the_shard_page_says_what_the_shards_hold(shard_page: Path, shards: Path
     assert "Amplitude" not in words, "an empty distribution is drawn"
     for name, count in inspect(shards)["classes"].items():
         assert f"{name} {count}" in words
+
+
+def test_what_was_kept_is_drawn(run: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    shutil.copytree(run, kept)
+    (kept / "results" / "features").mkdir()
+    truth = np.repeat(np.eye(5, dtype=np.int8), 2, axis=0)
+    scored = [Scored(0.0, 0, np.round(truth + 0.25, 2)), Scored(1.0, 0, truth - 0.5)]
+    for name, protocol in (("probe-superclass", "strict"), ("zeroshot-superclass", "zeroshot")):
+        facts = json.loads((kept / "results" / f"{name}.json").read_text()) | {"protocol": protocol, "texts": {"MI": [NASTY]}}
+        write_results(kept / "results", name, facts, np.arange(10).astype(str), truth, CLASSES, scored)
+    file = report([kept], tmp_path / "kept.html")
+    words = Reader(file).words
+    for said in ("ROC curves, 100 % of labels", "calibration, 100 % of labels", "MI 1.000", "class texts and true classes", "A map of the"):
+        assert said in words, said
+    assert '<td class="n own" style="--warm: 60%">1.25</td>' in file.read_text(encoding="utf-8")
+    assert "not a probability" in words
+    assert NASTY not in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", [".md", ".csv", ".tex"])

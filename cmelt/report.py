@@ -20,7 +20,7 @@ from cmelt.plots import plot_curves, plot_reconstruction
 from cmelt.predictions import SHOWN, drawn, plane, similarity
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
-from cmelt.tables import Line, lines_of, to_csv, to_latex, to_markdown
+from cmelt.tables import HEADS, MEAN, NUMBERS, Line, identity_lines, lines_of, published, tables, to_csv, to_latex, to_markdown
 
 if TYPE_CHECKING:
     from cmelt.models.cmelt import CMELT
@@ -61,8 +61,9 @@ def report(runs: Sequence[Path], out: Path) -> Path:
     chapters = [_chapter(Path(run), kind not in WRITERS) for run in runs]
     title = "cmelt: " + ", ".join(chapter["name"] for chapter in chapters)
     simulated = any(chapter["simulated"] for chapter in chapters)
+    lines = [line for chapter in chapters for line in chapter["lines"]]
+    lines += published({line.task for line in lines})
     if kind in WRITERS:
-        lines = [line for chapter in chapters for line in chapter["lines"]]
         unread = [f"{chapter['name']}, {said}" for chapter in chapters for said in chapter["unread"]]
         write_whole(out, WRITERS[kind](lines, title, "; ".join(["simulated data"] * simulated + unread)).encode())
         return out
@@ -72,6 +73,9 @@ def report(runs: Sequence[Path], out: Path) -> Path:
         title=title,
         simulated=simulated,
         chapters=chapters,
+        compared=tables(line for line in lines if line.of == MEAN),
+        heads=HEADS,
+        numbers=NUMBERS,
         columns=list(dict.fromkeys(name for chapter in chapters for name in chapter["columns"])),
     )
 
@@ -87,7 +91,8 @@ def _chapter(run: Path, with_pictures: bool) -> dict[str, Any]:
         "name": name,
         "simulated": simulated,
         "unread": unread,
-        "lines": [line for _, result in results for line in lines_of(name, _what(result), result, _share)],
+        "lines": [line for _, result in results for line in lines_of(name, _protocol(result), result, _share)]
+        + [line for found in map(_json, sorted(run.glob("results/people/*.json"))) for line in identity_lines(name, found)],
     }
     return facts | (_page_of(run, recipe, folders, results) if with_pictures else {})
 
@@ -112,13 +117,22 @@ def _share(fraction: float) -> str:
     return f"{percent(fraction)} of labels" if fraction else ZERO_SHOT
 
 
+def _differs(result: dict[str, Any]) -> list[str]:
+    """Name what in a result, beside its protocol, is not the default."""
+    other = [f"{result['rule']['texts']} texts, {result['rule']['similarity']}"] if "rule" in result else []
+    other += [f"{len(result['leads'])} leads"] if len(result.get("leads", LEADS)) < len(LEADS) else []
+    return other + ([f"tested on {', '.join(result['tested_on'])}"] if result.get("tested_on") else [])
+
+
 def _what(result: dict[str, Any]) -> str:
     """Name what a result is about: its task, and all that is not the default."""
     other = [result["protocol"]] if result["protocol"] not in ("strict", "zeroshot") else []
-    other += [f"{result['rule']['texts']} texts, {result['rule']['similarity']}"] if "rule" in result else []
-    other += [f"{len(result['leads'])} leads"] if len(result.get("leads", LEADS)) < len(LEADS) else []
-    other += [f"tested on {', '.join(result['tested_on'])}"] if result.get("tested_on") else []
-    return ", ".join([result["task"], *other])
+    return ", ".join([result["task"], *other, *_differs(result)])
+
+
+def _protocol(result: dict[str, Any]) -> str:
+    """Name a result's protocol, and all that is not the default."""
+    return ", ".join([result["protocol"], *_differs(result)])
 
 
 def _page_of(

@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
+
+from cmelt.labels import read_table
 
 OURS = "measured"
 """The source of a number that a run's result file tells."""
@@ -18,6 +20,8 @@ MEAN = "all"
 """What stands in the place of a class where a number is of all of them."""
 MANY_CLASSES = "macro AUC"
 ONE_CLASS = "AUC"
+IDENTITY = "identification"
+"""The task of finding a patient again."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,11 @@ class Line:
     note: str = ""
 
 
-def lines_of(run: str, what: str, result: dict[str, Any], label: Any) -> list[Line]:
-    """Return the lines of one result file of `run`; `what` is its task with all that is not the default, `label` words a fraction."""
+def lines_of(run: str, protocol: str, result: dict[str, Any], label: Callable[[float], str]) -> list[Line]:
+    """Return the lines of one result file of `run`; `protocol` with all that is not the default, `label` words a fraction."""
     lines: list[Line] = []
     for entry in result["fractions"]:
-        head = (what, result["protocol"], label(entry["fraction"]))
+        head = (result["task"], protocol, label(entry["fraction"]))
         if "not_computed" in entry:
             lines.append(Line(run, "pre-trained", *head, MEAN, MANY_CLASSES, None, note=entry["not_computed"]))
             continue
@@ -61,6 +65,29 @@ def lines_of(run: str, what: str, result: dict[str, Any], label: Any) -> list[Li
                 if "per_class" in base:
                     lines.append(Line(run, name.replace("_", " "), *head, one, ONE_CLASS, base["per_class"][one], **more))
     return lines
+
+
+def identity_lines(run: str, result: dict[str, Any]) -> list[Line]:
+    """Return the lines of a result of `cmelt identify`: top-1, top-5 and EER by each set of features."""
+    lines = []
+    pairs = result.get("pairs", {})  # a result of another version may tell neither
+    for name, scores in result.get("scores", {}).items():
+        protocol = "; ".join(filter(None, [f"cosine of {name}", pairs.get("from")]))
+        for measure in ("top1", "top5", "eer"):
+            ends = _ends(scores.get(f"{measure}_ci95"))
+            lines.append(
+                Line(run, "pre-trained", IDENTITY, protocol, "none", MEAN, measure, scores.get(measure), *ends, pairs.get("probes"))
+            )
+    return lines
+
+
+def published(tasks: Collection[str]) -> list[Line]:
+    """Return the numbers of the literature on `tasks` (``vocab/published.csv``), each with its own protocol and source."""
+    rows = [row for row in read_table("published") if row["task"] in tasks]
+    return [
+        Line("", row["model"], row["task"], row["protocol"], row["labels"], MEAN, row["measure"], float(row["value"]), source=row["source"])
+        for row in rows
+    ]
 
 
 def _ends(bounds: Sequence[float] | None) -> tuple[float | None, float | None]:

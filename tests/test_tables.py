@@ -6,7 +6,22 @@ import csv
 import io
 import re
 
-from cmelt.tables import HEADS, MANY_CLASSES, MEAN, Line, lines_of, tables, to_csv, to_latex, to_markdown
+from cmelt.labels import TASKS, read_table
+from cmelt.tables import (
+    HEADS,
+    IDENTITY,
+    MANY_CLASSES,
+    MEAN,
+    OURS,
+    Line,
+    identity_lines,
+    lines_of,
+    published,
+    tables,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 NASTY = r"a_b|c & 5 % $x$ #1 {y} \input{z} <i> *b* ~^" + "\nnext"
 
@@ -27,11 +42,11 @@ def result() -> dict:
         "baselines": {"random_init": base},
     }
     too_small = {"fraction": 0.01, "n_train": 3, "not_computed": NASTY}
-    return {"protocol": "strict", "fractions": [too_small, entry | {"left_out": {"HYP": "no positive recording"}}]}
+    return {"task": "superclass", "protocol": "strict", "fractions": [too_small, entry | {"left_out": {"HYP": "no positive recording"}}]}
 
 
 def lines() -> list[Line]:
-    return lines_of("run_1", "superclass", result(), lambda fraction: f"{100 * fraction:g} % of labels")
+    return lines_of("run_1", "strict", result(), lambda fraction: f"{100 * fraction:g} % of labels")
 
 
 def test_lines() -> None:
@@ -76,3 +91,26 @@ def test_latex_sets_what_it_was_given() -> None:
     assert r"a\_b\textbar{}c \& 5 \% \$x\$ \#1 \{y\} \textbackslash{}input\{z\} \textless{}i\textgreater{} *b* " in rows[0]
     assert not [line for line in page.splitlines() if "next" in line and not line.startswith(("%", "run"))]
     assert page.count(r"\begin{longtable}") == page.count(r"\end{longtable}") == len(tables(lines()))
+
+
+def test_published_numbers_keep_their_protocol_and_source() -> None:
+    rows = read_table("published")
+    found = published({*TASKS, IDENTITY})
+    assert len(found) == len(rows) > 20, "a row names no known task"
+    assert all(line.protocol.startswith("published") and line.source and line.source != OURS and not line.run for line in found)
+    assert all(0 < line.value < 1 for line in found if line.value is not None)
+    assert len({(line.model, line.task, line.protocol, line.measure) for line in found}) == len(found)
+    assert [line.value for line in published({"rhythm"})] == [0.785, 0.886, 0.957]
+    mixed = dict(tables([*lines(), *published({"superclass"})]))["superclass"]
+    assert [cells[HEADS.index("source")] for cells in mixed[-3:]] == ["secondary source"] * 2 + ["README of the PTB-XL benchmark"]
+
+
+def test_identification() -> None:
+    scores = {"mean": {"top1": 0.5, "top5": 0.75, "eer": 0.1, "top1_ci95": [0.4, 0.6]}}
+    found = identity_lines("run_1", {"pairs": {"from": "patients", "probes": 9}, "scores": scores})
+    assert [(line.measure, line.value, line.low, line.n_test) for line in found] == [
+        ("top1", 0.5, 0.4, 9),
+        ("top5", 0.75, None, 9),
+        ("eer", 0.1, None, 9),
+    ]
+    assert found[0].task == IDENTITY

@@ -46,6 +46,7 @@ def plot_map(points: ArrayLike, groups: Mapping[str, NDArray[np.bool_]]) -> Figu
         for rows, role in ((~has, "shade"), (has, "accent")):
             axes.plot(*np.clip(xy[rows], low, high).T, ls="", marker="o", ms=2.4, mew=0, color=INK[role])
         axes.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]), xticks=[], yticks=[])
+        axes.spines[["left", "bottom"]].set_visible(False)
     return figure
 
 
@@ -65,6 +66,7 @@ def _grid(titles: Mapping[str, Any], x_label: str, y_label: str) -> tuple[Figure
         axes.set_axisbelow(True)
     for axes in grid[len(titles) :]:
         axes.set_axis_off()
-    figure.supxlabel(x_label, fontsize=9.5, color=INK["faint"])
-    figure.supylabel(y_label, fontsize=9.5, color=INK["faint"])
+    if x_label:
+        figure.supxlabel(x_label, fontsize=9.5, color=INK["faint"])
+        figure.supylabel(y_label, fontsize=9.5, color=INK["faint"])
     return figure, list(grid[: len(titles)])

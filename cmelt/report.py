@@ -119,7 +119,7 @@ def _share(fraction: float) -> str:
 
 def _differs(result: dict[str, Any]) -> list[str]:
     """Name what in a result, beside its protocol, is not the default."""
-    other = [f"{result['rule']['texts']} texts, {result['rule']['similarity']}"] if "rule" in result else []
+    other = [f"texts: {result['rule']['texts']}, {result['rule']['similarity']}"] if "rule" in result else []
     other += [f"{len(result['leads'])} leads"] if len(result.get("leads", LEADS)) < len(LEADS) else []
     return other + ([f"tested on {', '.join(result['tested_on'])}"] if result.get("tested_on") else [])
 

@@ -114,6 +114,20 @@ def page(run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def full_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page about a run that also keeps predictions and features."""
+    kept = tmp_path_factory.mktemp("runs") / "kept"
+    shutil.copytree(run, kept)
+    (kept / "results" / "features").mkdir()
+    truth = np.repeat(np.eye(5, dtype=np.int8), 2, axis=0)
+    scored = [Scored(0.0, 0, np.round(truth + 0.25, 2)), Scored(1.0, 0, truth - 0.5)]
+    for name, protocol in (("probe-superclass", "strict"), ("zeroshot-superclass", "zeroshot")):
+        facts = json.loads((kept / "results" / f"{name}.json").read_text()) | {"protocol": protocol, "texts": {"MI": [NASTY]}}
+        write_results(kept / "results", name, facts, np.arange(10).astype(str), truth, CLASSES, scored)
+    return report([kept], kept / "kept.html")
+
+
+@pytest.fixture(scope="module")
 def shard_page(shards: Path) -> Path:
     """Return the page about `shards`, whose last example carries text that must be escaped."""
     folder = ShardFolder(shards)
@@ -237,22 +251,13 @@ def test_the_shard_page_says_what_the_shards_hold(shard_page: Path, shards: Path
         assert f"{name} {count}" in words
 
 
-def test_what_was_kept_is_drawn(run: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    shutil.copytree(run, kept)
-    (kept / "results" / "features").mkdir()
-    truth = np.repeat(np.eye(5, dtype=np.int8), 2, axis=0)
-    scored = [Scored(0.0, 0, np.round(truth + 0.25, 2)), Scored(1.0, 0, truth - 0.5)]
-    for name, protocol in (("probe-superclass", "strict"), ("zeroshot-superclass", "zeroshot")):
-        facts = json.loads((kept / "results" / f"{name}.json").read_text()) | {"protocol": protocol, "texts": {"MI": [NASTY]}}
-        write_results(kept / "results", name, facts, np.arange(10).astype(str), truth, CLASSES, scored)
-    file = report([kept], tmp_path / "kept.html")
-    words = Reader(file).words
+def test_what_was_kept_is_drawn(full_page: Path) -> None:
+    text, words = full_page.read_text(encoding="utf-8"), Reader(full_page).words
     for said in ("ROC curves, 100 % of labels", "calibration, 100 % of labels", "MI 1.000", "class texts and true classes", "A map of the"):
         assert said in words, said
-    assert '<td class="n own" style="--warm: 60%">1.25</td>' in file.read_text(encoding="utf-8")
+    assert '<td class="n own" style="--warm: 60%">1.25</td>' in text
     assert "not a probability" in words
-    assert NASTY not in file.read_text(encoding="utf-8")
+    assert NASTY not in text
 
 
 @pytest.mark.parametrize("kind", [".md", ".csv", ".tex"])
@@ -343,7 +348,7 @@ def browser() -> Any:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["page", "shard_page"])
+@pytest.mark.parametrize("name", ["full_page", "shard_page"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_in_a_browser(browser: chromium.Chromium, name: str, dark: bool, width: int, request: pytest.FixtureRequest) -> None:

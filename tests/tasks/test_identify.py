@@ -133,6 +133,16 @@ def test_lists_name_recordings_and_people(run: Path, crowd: Path, tmp_path: Path
         identify(run, [crowd], gallery, tmp_path / "nowhere.csv", quiet=True)
 
 
+def test_nobody_who_is_sought_is_trained_on(run: Path, crowd: Path, tmp_path: Path) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("\n".join(["key,label", *(f"{row:05d},{row // 4}" for row in (*range(8), *range(128, 132)))]) + "\n")
+    result = identify(run, [crowd], arcface=FinetuneRecipe.model_validate({"tune": {"epochs": 1}}), train=train, quiet=True)
+    assert (result["arcface"]["patients"], result["arcface"]["recordings"]) == (2, 8), "patient 32 is in the gallery"
+    train.write_text("key,label\n00000,0\n00001,0\n00128,32\n00129,32\n")
+    with pytest.raises(TaskError, match="ArcFace has nobody to tell apart"):
+        identify(run, [crowd], arcface=FinetuneRecipe(), train=train, quiet=True)
+
+
 def test_nobody_to_find(run: Path, tmp_path: Path, make_shards: MakeShards) -> None:
     with pytest.raises(TaskError, match="no patient of the test split has two recordings"):
         identify(run, [make_shards(tmp_path / "few", n=20)], quiet=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from cmelt.text.reports import clean_report
 from cmelt.training.controls import controls, deal_epochs
 from cmelt.training.negatives import Dealer, antipodal_table, report_embeddings
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import peak_mb, write_result
 
 BATCH = 128
 
@@ -79,7 +79,10 @@ def costs(folder: Path, count: int) -> dict[str, float]:
         start = time.perf_counter()
         dealer.deal(report_id, group, rng)
         took.append(time.perf_counter() - start)
-    return told | {"deal_ms": 1e3 * statistics.median(took), "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    return told | {
+        "deal_ms": 1e3 * statistics.median(took),
+        "peak_memory_mb": peak_mb(),
+    }
 
 
 def main() -> None:
@@ -88,12 +91,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--reports", type=int, default=180_000)
+    parser.add_argument("--only", choices=["negatives", "negatives-cost"], default="", help="one of the two results")
     arguments = parser.parse_args()
-    figures: dict[str, Any] = {"batch": BATCH, "epochs": arguments.epochs, "blind_readers": readers(arguments.folder, arguments.epochs)}
-    figures["cost"] = costs(arguments.folder, arguments.reports)
-    figures = json.loads(json.dumps(figures), parse_float=lambda text: round(float(text), 4))
-    print(json.dumps(figures, indent=1))
-    print(write_result("negatives", figures))
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "negatives-cost": lambda: costs(arguments.folder, arguments.reports),
+        "negatives": lambda: {"batch": BATCH, "epochs": arguments.epochs, "blind_readers": readers(arguments.folder, arguments.epochs)},
+    }
+    for name, measure in parts.items():
+        if arguments.only in ("", name):
+            figures = json.loads(json.dumps(measure()), parse_float=lambda text: round(float(text), 4))
+            print(json.dumps(figures, indent=1))
+            print(write_result(name, figures))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
     return file
 
 
+def peak_mb() -> float:
+    """Return the most memory that this process held, in MB; getrusage would tell its parent's where that held more."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def processor() -> str:
     """Return the processor's name."""
     told = Path("/proc/cpuinfo")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from cmelt.models.text_encoder import resolve_sizes
 from cmelt.objectives import total_loss
 from cmelt.training.optim import adamw
 from tests.benchmarks.baseline import Baseline, losses
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import peak_mb, write_result
 
 PUBLISHED = ObjectiveSettings(mem_target="input", ets_target="diagonal")
 
@@ -219,8 +218,7 @@ def peak_memory(name: str, size: int, length: int, device: str) -> float:
     (step,) = training_steps([name], size, length, device).values()
     step()
     step()
-    most = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1e3
-    return most / 1e6
+    return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak_mb()
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def test_a_task_that_kills_every_worker_ends_in_one_clear_error(tmp_path: Path) 
 
 
 def test_what_runs_is_done_before_an_error_is_told(tmp_path: Path) -> None:
-    names = ["slow", "refuses", *map(str, range(9))]
+    names = ["slow", "refuses", *map(str, range(3000))]  # so many that they are not all done before the refusal is heard of
     with pytest.raises(RecordError):
         list(run_tasks(leave_a_mark, [tmp_path / name for name in names], 2))
     assert (tmp_path / "slow done").exists()

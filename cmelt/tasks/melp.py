@@ -5,7 +5,7 @@ AUROC is taken on a softmax over labels, although a recording may have several: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,24 +13,18 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from cmelt.tasks.protocol import Fit, Floats, Folds, Protocol, Rows
-from cmelt.tasks.sgd import epochs, macro_of, one_of
+from cmelt.tasks.protocol import Fit, Floats, Folds, Rows
+from cmelt.tasks.sgd import SEED, Published, epochs, macro_of, one_of
 
-SEED = 42
 EPOCHS = 100
 BATCH = 128
 PATIENCE = 5
 
 
-class Melp(Protocol):
+class Melp(Published):
     """AdamW with a cosine, batches of 128, stopped early on validation AUC; an unstratified draw; AUC on softmax over labels."""
 
     name = "melp-2025"
-    fewest = 1
-
-    def seeds(self, fraction: float, count: int | None = None) -> Sequence[int]:
-        """Return the one seed of the published code, or `count` from it on: of weights and order; the draw is always the same."""
-        return range(SEED, SEED + (count or 1))
 
     def draw_size(self, n: int, fraction: float) -> int:
         """Return how many of `n` training recordings a fraction is: rounded to the nearest, as pandas' sample does."""

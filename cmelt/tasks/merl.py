@@ -5,7 +5,7 @@ It reads the test fold after every epoch and tells the best of them; what that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,23 +13,17 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from cmelt.tasks.protocol import Fit, Floats, Folds, Protocol, Rows
-from cmelt.tasks.sgd import epochs, macro_of, one_of
+from cmelt.tasks.protocol import Fit, Floats, Folds, Rows
+from cmelt.tasks.sgd import SEED, Published, epochs, macro_of, one_of
 
-SEED = 42
 EPOCHS = 100
 BATCH = 16
 
 
-class Merl(Protocol):
+class Merl(Published):
     """Adam for 100 epochs of batches of 16 on features as they are; an unstratified draw; the best test AUC over epochs."""
 
     name = "merl-2024"
-    fewest = 1
-
-    def seeds(self, fraction: float, count: int | None = None) -> Sequence[int]:
-        """Return the one seed of the published code, or `count` from it on: of weights and order; the draw is always the same."""
-        return range(SEED, SEED + (count or 1))
 
     def draw_size(self, n: int, fraction: float) -> int:
         """Return how many of `n` training recordings a fraction is: rounded down, as scikit-learn's train_test_split does."""

@@ -5,7 +5,7 @@ N recordings, C classes, F features, E epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,9 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmelt.metrics import auroc, macro
-from cmelt.tasks.protocol import Floats, Folds, Rows
+from cmelt.tasks.protocol import Floats, Folds, Protocol, Rows
+
+SEED = 42
+"""Of every draw, and of the first fit."""
 
 Optimiser = Callable[[list[nn.Parameter]], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
+
+
+class Published(Protocol):
+    """A protocol whose published numbers stand on one draw of the labels."""
+
+    def seeds(self, fraction: float, count: int | None = None) -> Sequence[int]:
+        """Return the one seed of the published code, or `count` from it on: of weights and order; the draw is always the same."""
+        return range(SEED, SEED + (count or 1))
 
 
 def epochs(

@@ -7,15 +7,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from cmelt.ingest import ingest
 from tests.conftest import REPOSITORY
 from tests.test_ingest import files_of, recipe
 
 
 def test_a_job_ingests_and_cleans_up(make_raw: Callable[..., Path], tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
     raw, place = make_raw(12), tmp_path / "place"
     ingest("ptbxl", raw, tmp_path / "whole", recipe(), workers=1)
     place.mkdir()

@@ -226,7 +226,6 @@ def test_mimic(realdata: Path, tmp_path: Path) -> None:
 
 
 def test_code15(realdata: Path, tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
     signals = layouts.code15(realdata, tmp_path / "raw")
     summary, folder, rows = shards("code15", tmp_path / "raw", tmp_path / "out", "signal.fs_hz=400")
     assert summary.refused == {"missing_file": 2, "no_signal": 2}  # two exams without tracings; a filler row and an empty one
@@ -244,7 +243,6 @@ def test_code15(realdata: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("leads", [("aVR", "aVL", "aVF"), ("aVL", "aVF", "aVR")])
 def test_code_test_decides_the_order_of_its_leads(realdata: Path, tmp_path: Path, leads: tuple[str, ...]) -> None:
-    pytest.importorskip("h5py")
     signals = [signal[:, :4000] for signal in layouts.real_mv(realdata, 5)]
     layouts.write_tracings(tmp_path / "raw/data/ecg_tracings.hdf5", signals, leads=("I", "II", "III", *leads, *LEADS[6:]))
     for name in ("annotations/gold_standard.csv", "attributes.csv"):
@@ -306,7 +304,6 @@ def test_a_zip_as_downloaded_gives_the_same_shards(realdata: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("how", ["stored", "deflated", "unpacked"])
 def test_hdf5_in_a_zip_is_read_in_place(realdata: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("h5py")
     if how == "unpacked":
         monkeypatch.setattr("cmelt.archive.IN_MEMORY", 1000)
     layouts.code15(realdata, tmp_path / "raw")

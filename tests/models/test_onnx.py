@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from cmelt.config import SignalSettings
@@ -21,8 +22,6 @@ SAMPLES = 160
 
 @pytest.mark.slow
 def test_the_graph_is_the_encoder(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     model = small_model(SAMPLES)
     settings = {"leads": LEADS[::-1], "signal": SignalSettings(highpass_hz=0.67)}
     CMELT(model.config.model_copy(update=settings), model.tokenizer).save_pretrained(tmp_path / "run")

@@ -11,7 +11,7 @@ from cmelt.config import ObjectiveSettings
 from cmelt.models.batch import Batch
 from cmelt.objectives import total_loss
 from cmelt.objectives.ranks import Ranks
-from pairs import small_batch, small_model, some_reports
+from tests.pairs import small_batch, small_model, some_reports
 
 ROWS = (slice(0, 7), slice(7, 12))
 """Unequal, as where a batch does not divide by the number of ranks."""

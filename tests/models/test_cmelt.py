@@ -17,7 +17,7 @@ from cmelt.objectives import total_loss
 from cmelt.record import LEADS
 from cmelt.signal.condition import condition
 from cmelt.signal.decode import Decoded
-from pairs import FINDINGS, SMALL, small_batch, small_model, some_reports
+from tests.pairs import FINDINGS, SMALL, small_batch, small_model, some_reports
 
 REPORTS = some_reports()
 BERT = {

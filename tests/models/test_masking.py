@@ -6,7 +6,7 @@ import torch
 from cmelt.models.batch import IGNORE
 from cmelt.models.masking import mask_ecg_tokens, mask_leads, mask_text
 from cmelt.text.tokenizer import ReportTokenizer
-from pairs import some_reports
+from tests.pairs import some_reports
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from cmelt.config import ObjectiveSettings
 from cmelt.models.cmelt import CMELT
 from cmelt.objectives import total_loss
-from pairs import small_batch, small_model, some_reports
+from tests.pairs import small_batch, small_model, some_reports
 
 REPORTS = some_reports(32)
 SIZES = {

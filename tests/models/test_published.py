@@ -12,7 +12,7 @@ from cmelt.errors import CheckpointError, OutputError
 from cmelt.models.cmelt import CMELT
 from cmelt.models.published import PUBLISHED_LEADS, export_published, import_published, parse_layers, published_tensors, t5_sizes
 from cmelt.record import LEADS
-from pairs import small_model
+from tests.pairs import small_model
 
 CONFIG = {
     "encoder_layers": 1,

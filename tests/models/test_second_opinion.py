@@ -10,8 +10,8 @@ from cmelt.models.cmelt import CMELT
 from cmelt.models.ecg_encoder import token_samples
 from cmelt.models.published import published_tensors, slots
 from cmelt.objectives import total_loss
-from pairs import small_batch, small_model, some_reports
 from tests.benchmarks.baseline import Baseline, losses
+from tests.pairs import small_batch, small_model, some_reports
 
 PUBLISHED = ObjectiveSettings(mem_target="input", ets_target="diagonal")
 REPORTS = some_reports()

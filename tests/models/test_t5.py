@@ -9,7 +9,7 @@ from transformers import T5Config, T5EncoderModel
 from cmelt.errors import RecipeError
 from cmelt.models.t5 import T5Encoder
 from cmelt.models.text_encoder import t5_sizes
-from pairs import small_model, some_reports
+from tests.pairs import small_model, some_reports
 
 SIZES = {"vocab_size": 60, "d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 3, "num_heads": 2}
 

@@ -12,7 +12,7 @@ from cmelt.models.cmelt import CMELT
 from cmelt.objectives import OBJECTIVES, total_loss, wanted
 from cmelt.objectives.contrastive import pair_target, sigmoid_contrast, soft_cross_entropy
 from cmelt.objectives.masked_ecg import mem_target, patches_to_ecg
-from pairs import small_batch, small_model, some_reports
+from tests.pairs import small_batch, small_model, some_reports
 
 REPORTS = some_reports()
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from two_ranks import FORMS, ROWS, loss_and_gradients, whole_batch, work
+
+from tests.two_ranks import FORMS, ROWS, loss_and_gradients, whole_batch, work
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:

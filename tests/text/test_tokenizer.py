@@ -7,7 +7,7 @@ import pytest
 
 from cmelt.errors import CheckpointError
 from cmelt.text.tokenizer import ReportTokenizer, plain
-from pairs import some_reports
+from tests.pairs import some_reports
 
 REPORTS = [*some_reports(40), "qrs 120 ms; µv ≥ 3 (β)"]
 FLAN_T5 = Path(os.environ.get("CMELT_TOKENIZERS", Path(__file__).parents[3] / "shared" / "tokenizers")) / "flan-t5"

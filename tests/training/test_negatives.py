@@ -15,7 +15,7 @@ from cmelt.text.reports import clean_report
 from cmelt.training.controls import controls, deal_epochs, drawn
 from cmelt.training.corpus import distinct_reports
 from cmelt.training.negatives import BLOCK, Dealer, antipodal_table, deal_balanced, report_embeddings
-from pairs import small_batch, small_model, some_reports
+from tests.pairs import small_batch, small_model, some_reports
 
 REPORTS = some_reports(60)
 

@@ -7,7 +7,7 @@ import torch
 
 from cmelt.config import OptimSettings, TrainSettings
 from cmelt.training.optim import adamw, averaged, learning_rate, update_average
-from pairs import small_model
+from tests.pairs import small_model
 
 
 def test_the_defaults_are_the_published_ones() -> None:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test check bench docs clean
+.PHONY: setup demo test check bench docs pages clean
 
 setup: $(BIN)/.installed          ## make .venv with the tested versions
 
@@ -27,6 +27,9 @@ check: setup                      ## style and types
 bench: setup                      ## measure; prints figures, asserts nothing
 	$(BIN)/python -m tests.benchmarks.step --json
 	$(BIN)/python -m tests.benchmarks.ingest --json
+
+pages: setup                      ## write the generated pages: results from docs/results/*.json, reference from the code
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf .venv demo build dist

@@ -24,7 +24,7 @@ def entry(found: dict[str, Any]) -> dict[str, Any]:
     """Return what the docs tell of one share of the labels."""
     out = {name: found[name] for name in (*TOLD, *MORE) if name in found}
     for name, base in found.get("baselines", {}).items():
-        out[name] = {key: base[key] for key in ("macro_auc", "difference", "difference_ci95", "best_minus_last") if key in base}
+        out[name] = {key: base[key] for key in ("macro_auc", "ci95", "difference", "difference_ci95", "best_minus_last") if key in base}
     return out
 
 

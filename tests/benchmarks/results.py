@@ -14,20 +14,22 @@ from typing import Any
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
 
 
-def write_result(name: str, figures: dict[str, Any]) -> Path:
-    """Write `figures` to docs/results/NAME.json, with command, commit, machine and date; return the file."""
+def write_result(name: str, figures: dict[str, Any], **facts: str) -> Path:
+    """Write `figures` to docs/results/NAME.json, with command, commit, machine, date and further `facts` (data …); return the file.
+
+    `facts` replace what is found out here: a run may have been made by another command and an earlier state of the code.
+    """
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=FOLDER.parent, capture_output=True, text=True, check=True)
     module = getattr(sys.modules["__main__"].__spec__, "name", "")
-    facts = {
-        "command": " ".join(["python -m", module, *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
+    found = {
+        "command": " ".join(["python -m", module, *(Path(a).name if "/" in a else a for a in sys.argv[1:])]),
         "commit": commit.stdout.strip(),
         "machine": f"{processor()}, {os.cpu_count()} CPUs",
         "date": datetime.now(UTC).date().isoformat(),
-        "figures": figures,
     }
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / f"{name}.json"
-    file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(found | facts | {"figures": figures}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return file
 
 

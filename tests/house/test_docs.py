@@ -1,12 +1,16 @@
-"""A newcomer finds everything from the README: every command, every page."""
+"""A newcomer finds everything from the README: every command, every page; what is generated is up to date."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
 import typer
 
 from cmelt.cli import app
+from docs.generate.__main__ import DOCS, PAGES
+from docs.generate.results import FOLDER, Results, results_page
 from tests.conftest import REPOSITORY
 
 
@@ -30,3 +34,28 @@ def test_every_page_is_reached_and_no_link_is_broken() -> None:
                 left.append(target)
     pages = set((REPOSITORY / "docs").rglob("*.md"))
     assert pages <= reached, sorted(str(page.relative_to(REPOSITORY)) for page in pages - reached)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), f"docs/{name} is not what its sources say; run: make pages"
+
+
+def test_every_result_is_shown_and_says_where_it_is_from() -> None:
+    results = Results()
+    results_page(results)
+    assert set(results) == results.used, f"no template shows {sorted(set(results) - results.used)}"
+    for name, result in results.items():
+        stated = [result, *(part for key in ("killed", "end_to_end") for part in result.get(key, []))]
+        assert {"date", "machine"} <= set(result), name
+        assert any({"command", "commit"} <= set(one) for one in stated), name
+
+
+@pytest.mark.parametrize("template", sorted(FOLDER.glob("*.j2")), ids=lambda file: file.name)
+def test_no_hand_writes_a_figure(template: Path) -> None:
+    words = re.sub(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|`[^`]*`|\]\([^)]*\)", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
+    allowed = (
+        r"(?:1|10|95|100) ?%|\d+ (?:Hz|ms|epochs)|300,000 steps|800,035 recordings|0\.5 is chance"  # what was asked, not what was found
+    )
+    found = re.findall(r"\d+[.,]\d+|\d+ ?%|\d{3,}", re.sub(allowed, "", words))
+    assert not found, f"{template.name}: {found} belong in a JSON file"

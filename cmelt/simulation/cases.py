@@ -65,6 +65,13 @@ def rows() -> tuple[Row, ...]:
         )
 
 
+@cache
+def chances(age: float, male: bool, normal: bool, lasting: bool) -> tuple[tuple[Row, float], ...]:
+    """Return the findings that last, or those that do not, with how often they are seen at this age and sex when found alone."""
+    told = ((row, row.normal_rate if normal else row.rate) for row in rows() if row.lasting is lasting)
+    return tuple((row, rate * row.factor(age, male, normal)) for row, rate in told if rate)
+
+
 UNSURE = {"IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "LVH", "ISC_", "ISCAL", "ISCIN", "ISCIL", "RVH", "LAO/LAE"}
 """Named with a likelihood below 100 where they are faint."""
 RHYTHMS = {"AFIB", "AFLT", "STACH", "SBRAD", "SARRH", "SVARR", "SVTAC", "PSVT", "PACE"}
@@ -107,11 +114,9 @@ def draw_codes(rng: np.random.Generator, age: float, male: bool, normal: bool, g
     """Add to the findings `given` those that last, or those that do not; returns code → severity, in the table's order."""
     found = dict(given)
     groups = {row.group for row in rows() if row.code in found and row.group}
-    for row in rows():
-        chance = row.normal_rate if normal else row.rate
-        if row.lasting is not lasting or chance == 0.0 or row.group in groups:
+    for row, chance in chances(age, male, normal, lasting):
+        if row.group in groups:
             continue
-        chance *= row.factor(age, male, normal)
         if not normal:
             for code, factor in row.raised_by.items():
                 if code in found:

@@ -38,11 +38,12 @@ def draw_noise(samples: int, fs_hz: float, mains_hz: float, rng: np.random.Gener
     """
     slow, fast = spectra(samples, fs_hz)
     restless = 3.0 if rng.random() < 0.07 else 1.0
-    wander = rng.lognormal(np.log(0.045), 0.55) * rng.lognormal(0, 0.35, 9).astype(np.float32)
-    muscle = restless * rng.lognormal(np.log(0.0100), 0.35) * rng.lognormal(0, 0.3, 9).astype(np.float32)
+    wander = (rng.lognormal(np.log(0.045), 0.55) * rng.lognormal(0, 0.35, 9)).astype(np.float32)
+    muscle = (restless * rng.lognormal(np.log(0.0100), 0.35) * rng.lognormal(0, 0.3, 9)).astype(np.float32)
     muscle[:3] *= 1.4  # arms and legs move
     spectrum = rng.standard_normal((9, 2 * len(slow)), np.float32).view(np.complex64)
-    spectrum *= np.sqrt(np.outer(wander**2, slow) + np.outer(muscle**2, fast)) * np.float32(samples / 2)
+    power = np.stack([wander**2, muscle**2], axis=1) @ np.stack([slow, fast])  # (9, bins)
+    spectrum *= np.sqrt(power) * np.float32(samples / 2)
     noise = fft.irfft(spectrum, samples, axis=1)
     burst = 0.0
     if rng.random() < 0.06:
@@ -50,7 +51,7 @@ def draw_noise(samples: int, fs_hz: float, mains_hz: float, rng: np.random.Gener
     if rng.random() < 0.25:
         mains = rng.lognormal(np.log(0.004), 0.8) * rng.lognormal(0, 0.7, 9)
         turn = 2 * np.pi * mains_hz * np.arange(samples) / fs_hz + rng.uniform(0, 6.3)
-        noise += (mains[:, None] * np.sin(turn)).astype(np.float32)
+        noise += np.outer(mains.astype(np.float32), np.sin(turn).astype(np.float32))
     return ELECTRODES @ noise, {"wander": float(wander.max()), "static": float(muscle.max()), "burst": burst}
 
 

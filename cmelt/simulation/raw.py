@@ -50,7 +50,7 @@ def write_wfdb(path: Path, uv: NDArray[np.int16], fs_hz: int) -> None:
         for first, total, lead in zip(uv[:, 0], sums, HEADER_LEADS, strict=True)
     ]
     path.with_suffix(".dat").write_bytes(samples.tobytes())
-    path.with_suffix(".hea").write_text("\n".join(lines) + "\n", encoding="ascii")
+    path.with_suffix(".hea").write_bytes(("\n".join(lines) + "\n").encode("ascii"))
 
 
 def write_statements(file: Path) -> None:

@@ -16,9 +16,10 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 Runs = Annotated[Path | None, typer.Option("--run", help="A run folder; default: the newest under runs/.")]
-Shards = Annotated[list[Path] | None, typer.Option("--shards", help="A shard folder; may be repeated. Default: the run's own.")]
-Trained = Annotated[list[Path] | None, typer.Option("--shards", "--train", help="A shard folder; may be repeated. Default: the run's own.")]
-Tested = Annotated[list[Path] | None, typer.Option("--test", help="Take the test fold of these shard folders instead.")]
+FOLDERS = "A shard folder or URL; may be repeated. Default: the run's own."
+Shards = Annotated[list[str] | None, typer.Option("--shards", help=FOLDERS)]
+Trained = Annotated[list[str] | None, typer.Option("--shards", "--train", help=FOLDERS)]
+Tested = Annotated[list[str] | None, typer.Option("--test", help="Take the test fold of these shard folders (or URLs) instead.")]
 SplitFiles = Annotated[Path | None, typer.Option("--splits", help="A folder of split files that say which recording is in which fold.")]
 Subgroups = Annotated[bool, typer.Option("--subgroups", help="Tell AUROC by sex, age band and fold of the test recordings too.")]
 Folder = Annotated[Path, typer.Argument(help="A shard folder.")]

@@ -22,6 +22,7 @@ def probe(
     splits: SplitFiles = None,
     protocol: Annotated[str, typer.Option(help="strict, merl-2024, melp-2025; several with commas between.")] = "strict",
     leads: Leads = "12",
+    where: Where = "",
     lead_curve: Annotated[bool, typer.Option("--lead-curve", help="Probe with 12, 6, 4, 3, 2 and 1 leads, and draw the curve.")] = False,
     fractions: Annotated[str, typer.Option(help="Percentages of the training labels.")] = "1,10,100",
     seeds: Annotated[int | None, typer.Option(min=1, help="Draws of a fraction; default: the protocol's own number.")] = None,
@@ -35,7 +36,7 @@ def probe(
     from cmelt.tasks.split import read_leads, read_shares
 
     wanted: dict[str, Any] = {"tested": test or (), "splits": splits, "fractions": read_shares(fractions), "seeds": seeds}
-    wanted |= {"subgroups": subgroups, "baselines": () if baselines == "none" else baselines.split(",")}
+    wanted |= {"where": where, "subgroups": subgroups, "baselines": () if baselines == "none" else baselines.split(",")}
     for one in task.split(","):
         for rules in protocol.split(","):
             if lead_curve:
@@ -57,6 +58,7 @@ def finetune(
     changes: Sets = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; default: runs/finetune-TASK-N.")] = None,
     leads: Leads = "12",
+    where: Where = "",
     subgroups: Subgroups = False,
     as_json: Json = False,
 ) -> None:
@@ -67,6 +69,7 @@ def finetune(
 
     settings = load_recipe("finetune", recipe, changes or [])
     options: dict[str, Any] = {"tested": test or (), "splits": splits, "leads": read_leads(leads), "subgroups": subgroups}
+    options["where"] = where
     result = verb.finetune(settings, run, shards, task, out, **options)
     if os.environ.get("RANK", "0") != "0":
         return  # one rank speaks for all
@@ -84,6 +87,7 @@ def identify(
     recipe: Annotated[str, typer.Option(help="How it is tuned: full, partial, or a .toml file.")] = "full",
     changes: Sets = None,
     leads: Leads = "12",
+    where: Where = "",
     as_json: Json = False,
 ) -> None:
     """Find patients again: is the nearest ECG in a gallery of the same person?"""
@@ -92,7 +96,7 @@ def identify(
     from cmelt.tasks.split import read_leads
 
     settings = load_recipe("finetune", recipe, changes or []) if arcface else None
-    result = verb.identify(run, shards, gallery, probes, settings, train=train, leads=read_leads(leads))
+    result = verb.identify(run, shards, gallery, probes, settings, train=train, leads=read_leads(leads), where=where)
     emit(result) if as_json else console().print(verb.table(result))
 
 
@@ -119,20 +123,21 @@ def zeroshot(
     classes: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Your own texts: columns class,text.")] = None,
     template: Annotated[list[str] | None, typer.Option(help="A sentence with {} in the place of a class's text; may be repeated.")] = None,
     leads: Leads = "12",
+    where: Where = "",
     as_json: Json = False,
 ) -> None:
     """Classify ECGs by their similarity to a text for each class; and find reports by ECGs and ECGs by reports."""
     from cmelt.tasks import zeroshot as verb
     from cmelt.tasks.split import read_leads
 
-    seen = read_leads(leads)
-    result = verb.zeroshot(run, shards, task, texts, similarity, classes=classes, templates=template or (), leads=seen)
+    options: dict[str, Any] = {"classes": classes, "templates": template or (), "leads": read_leads(leads), "where": where}
+    result = verb.zeroshot(run, shards, task, texts, similarity, **options)
     emit(result) if as_json else console().print(verb.table(result))
 
 
 @tasks.command()
 def embed(
-    shards: Annotated[list[Path], typer.Argument(help="Shard folders.")],
+    shards: Annotated[list[str], typer.Argument(help="Shard folders, or URLs of them.")],
     run: Runs = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.")] = Path("emb.parquet"),
     what: Annotated[str, typer.Option(help="ecg, text (of the reports) or both.")] = "ecg",
@@ -177,7 +182,7 @@ def predict(
     classes: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Or with your own texts: columns class,text.")] = None,
     texts: Annotated[str, typer.Option(help="Of a task: name, templates, description, reports or all.")] = "reports",
     explain: Annotated[str, typer.Option(metavar="CLASS", help="Whose similarity the leads make up; default: the most similar.")] = "",
-    shards: Annotated[list[Path] | None, typer.Option("--shards", help="Whose training reports are searched; default: the run's.")] = None,
+    shards: Annotated[list[str] | None, typer.Option("--shards", help="Whose training reports are searched; default: the run's.")] = None,
     top: Annotated[int, typer.Option(min=0, help="How many reports to name.")] = 5,
     mains_hz: Annotated[float, typer.Option(min=0, help="The frequency of the mains where it was recorded.")] = 50.0,
     zero_missing: Annotated[bool, typer.Option("--zero-missing", help="Take a recording that lacks leads, zeros in their place.")] = False,

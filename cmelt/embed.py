@@ -30,7 +30,7 @@ FACTS = b"cmelt"
 
 
 def embed(
-    shards: Sequence[Path],
+    shards: Sequence[Path | str],
     out: Path,
     run: Path | None = None,
     what: str = "ecg",

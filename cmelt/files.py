@@ -67,9 +67,17 @@ def telling(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in TO_TELL:
+        if error.errno not in TO_TELL and not names(error, path):
             raise
         raise OutputError(f"cannot write {path}: {error.strerror}; make room or rights there, or choose another place") from None
+
+
+def names(error: OSError, path: Path) -> bool:
+    """Say whether `error` is about `path`, a file beside it that becomes it, or a folder above it: a place where nothing can be made."""
+    about = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None
+    return about is not None and (
+        about in (path, *path.parents) or (about.parent == path.parent and about.name.startswith(f"{path.name}."))
+    )
 
 
 def make_folder(folder: Path) -> None:

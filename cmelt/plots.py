@@ -317,12 +317,18 @@ def plot_reconstruction(
     return figure
 
 
-def save(figure: Figure, file: Path | str) -> Path:
-    """Write a figure as `file` (.png, .svg or .pdf), whole or not at all; returns the path. The same picture gives the same bytes."""
-    path = Path(file)
+def picture_kind(path: Path) -> str:
+    """Return the kind of picture that a file is to be, by its name: png, svg or pdf; raises OutputError for any other."""
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise OutputError(f"{path}: pictures are written as .png, .svg or .pdf; name the file so")
+    return kind
+
+
+def save(figure: Figure, file: Path | str) -> Path:
+    """Write a figure as `file` (.png, .svg or .pdf), whole or not at all; returns the path. The same picture gives the same bytes."""
+    path = Path(file)
+    kind = picture_kind(path)
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with _rc_lock, rc_context({"svg.hashsalt": "cmelt"}), open_whole(path) as out:
         figure.savefig(out, format=kind, metadata=undated)

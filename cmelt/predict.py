@@ -59,7 +59,7 @@ def predict(
     classes: Path | None = None,
     kind: str = RULE[0],
     explain: str = "",
-    shards: Sequence[Path] | None = None,
+    shards: Sequence[Path | str] | None = None,
     top: int = 5,
     mains_hz: float = 50.0,
     zero_missing: bool = False,
@@ -73,6 +73,10 @@ def predict(
     ``reports`` the `top` reports nearest to the ECG among the training split of `shards` (default: the run's own, where they are still
     there). `plot` is a file for a picture. Raises InputError, TaskError, ShardError or CheckpointError.
     """
+    if plot:
+        from cmelt.plots import picture_kind  # brings matplotlib, which only pictures want
+
+        picture_kind(plot)
     opened = open_run(run, shards, needed=False)
     words = class_words(task, texts, classes, kind)
     if explain and explain not in words:

@@ -50,6 +50,12 @@ def local_path(place: Path | str) -> Path | None:
     return Path(parts.path) if parts.scheme in ("file", "local") else None
 
 
+def absolute(place: Path | str) -> str:
+    """Return `place` so that it is found from any folder: a URL as it is, a path resolved."""
+    local = local_path(place)
+    return str(local.resolve()) if local else str(place)
+
+
 class Remote:
     """A folder at a URL; paths are relative to it, with forward slashes."""
 

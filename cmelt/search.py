@@ -27,7 +27,7 @@ SIMILARITIES = ("cosine", "dot")
 
 def search(
     query: str,
-    shards: Sequence[Path] | None = None,
+    shards: Sequence[Path | str] | None = None,
     run: Path | None = None,
     top: int = 10,
     split: str = "",

@@ -45,7 +45,7 @@ def test_bytes_are_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytes
 def test_only_what_stops_the_writing_is_told_as_that(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file/x", tmp_path / "folder"):
+    for path in (tmp_path / "file/x", tmp_path / "folder", Path("/proc/nowhere/x"), Path("/proc/x")):
         with pytest.raises(OutputError, match=f"cannot write {path}: .* make room or rights there, or choose another place"):
             write_whole(path, b"")
     with pytest.raises(FileNotFoundError), open_whole(tmp_path / "x"):

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from cmelt.config import SignalSettings
-from cmelt.errors import CheckpointError, InputError, ShardError, TaskError
+from cmelt.errors import CheckpointError, InputError, OutputError, ShardError, TaskError
 from cmelt.models.cmelt import CMELT
 from cmelt.plots import plot_ecg
 from cmelt.predict import WARNING, predict, see, table
@@ -168,3 +168,8 @@ def test_real_recordings_are_read_singly(realdata: Path) -> None:
         pytest.skip("no single recordings there")
     for file in found:
         assert np.abs(see(file, SignalSettings(fs_hz=100)).signal_mv).max() < 10, file
+
+
+def test_a_picture_that_cannot_be_is_refused_before_anything_is_computed(recording: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"one\.jpg: pictures are written as \.png, \.svg or \.pdf"):
+        predict(recording, tmp_path / "no run", plot=tmp_path / "one.jpg", quiet=True)

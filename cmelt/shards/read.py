@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,11 @@ class ShardFolder:
             self._files = {number: file for number, file in self._files.items() if number in numbers}
         return [(self._remote, self._listed[self._names[number]]) for number in numbers]
 
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Fetch the shards of `rows` in the background, in their order, where the folder lies at a URL; they are read next."""
+        if self._cache:
+            self._cache.expect(self.wanted(dict.fromkeys(self.shard_of(rows).tolist())))
+
     def close(self, path: Path) -> None:
         """Close the file at `path` where it is open: the cache has removed it."""
         with self._opening:
@@ -237,6 +242,6 @@ class _File:
         self.path = path
         self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at Python's own end modules are empty already
         if hasattr(self, "handle"):
-            os.close(self.handle)
+            close(self.handle)

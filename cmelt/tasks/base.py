@@ -33,10 +33,10 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, and the shard folders that a task reads (the run's own, or others)."""
+    """A run folder, and the shard folders, paths or URLs, that a task reads (the run's own, or others)."""
 
     folder: Path
-    shards: tuple[Path, ...]
+    shards: tuple[Path | str, ...]
 
     def facts(self) -> dict[str, Any]:
         """Return what a result says about where it comes from."""
@@ -58,7 +58,7 @@ def newest_run(runs: Path = RUNS) -> Path:
     return files[-1].parent
 
 
-def open_run(folder: Path | None, shards: Sequence[Path] | None, needed: bool = True) -> Run:
+def open_run(folder: Path | None, shards: Sequence[Path | str] | None, needed: bool = True) -> Run:
     """Return run `folder` (default: the newest) with `shards` (default: those that it was trained on).
 
     Raises CheckpointError where the run does not exist, is unfinished, or, where shards are `needed`, does not say what it was trained on.
@@ -71,14 +71,14 @@ def open_run(folder: Path | None, shards: Sequence[Path] | None, needed: bool = 
         raise CheckpointError(f"run {folder} {what}{known}")
     if not shards:
         try:
-            shards = [Path(path) for path in json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["shards"]]
+            shards = [str(place) for place in json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["shards"]]
         except (OSError, ValueError, KeyError, TypeError):
             if not needed:
                 return Run(folder, ())
             raise CheckpointError(
                 f"{folder / 'recipe.json'} does not say which shards the run was trained on; name them with --shards"
             ) from None
-    return Run(folder, tuple(Path(shard) for shard in shards))
+    return Run(folder, tuple(shards))
 
 
 class Cohort:
@@ -86,13 +86,16 @@ class Cohort:
 
     ``keys``, ``patients`` and ``split`` are (N,), ``truth`` is (N, C). Patient ids are compared within one data set only; a recording
     without one is its own patient. With several folders a key carries its data set's name. What an encoder makes of the recordings is
-    kept in folder ``cache``, where there is one. Raises TaskError where nothing has a label.
+    kept in folder ``cache``, where there is one; only recordings for which the filter `where` is true are taken (``fold <= 8``).
+    Raises TaskError where nothing has a label, InputError for a filter that is none.
     """
 
-    def __init__(self, shards: Sequence[Path], task: str, cache: Path | None = None) -> None:
+    def __init__(self, shards: Sequence[Path | str], task: str, cache: Path | None = None, where: str = "") -> None:
         self.vocabulary = load_vocabulary(task)
         self.cache = cache
         self.folders = [ShardFolder(path) for path in shards]
+        self.told = ", ".join(map(str, self.folders)) + (f" where {where}" if where else "")
+        """What the recordings are taken from, for messages."""
         fit_each_other(self.folders)
         self.datasets = [str(folder.manifest["dataset"]) for folder in self.folders]
         folder_of, row_of, keys, patients, split, truth = [], [], [], [], [], []
@@ -100,7 +103,8 @@ class Cohort:
             codes: list[Sequence[str]] = folder.column("codes")  # type: ignore[assignment]
             _refuse_foreign(folder, self.vocabulary, codes)
             labels = self.vocabulary.targets(codes)
-            rows = np.flatnonzero(labels.any(1))
+            rows = folder.rows(where=where)
+            rows = rows[labels[rows].any(1)]
             key, patient, fold = (np.asarray(folder.column(name), dtype=object)[rows] for name in ("key", "patient_id", "split"))
             folder_of.append(np.full(len(rows), number))
             row_of.append(rows)
@@ -113,8 +117,8 @@ class Cohort:
         self.truth: NDArray[np.int8] = np.concatenate(truth)
         if not len(self):
             raise TaskError(
-                f"no recording of {_names(self.folders)} has a label of task {task!r} (codes of {self.vocabulary.table}); "
-                "take another --task or other --shards"
+                f"no recording of {self.told} has a label of task {task!r} "
+                f"(codes of {self.vocabulary.table}); take another --task or other --shards"
             )
 
     def __len__(self) -> int:
@@ -135,7 +139,7 @@ class Cohort:
         """Return which of the N belong to `split`; raises TaskError where none does."""
         rows = np.flatnonzero(self.split == split)
         if not len(rows):
-            raise TaskError(f"no recording in the {split} split of {_names(self.folders)} has a label of task {self.vocabulary.name!r}")
+            raise TaskError(f"no recording in the {split} split of {self.told} has a label of task {self.vocabulary.name!r}")
         return rows
 
     def ecg_mv(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -170,7 +174,7 @@ def load_for(run: Run, folders: Sequence[ShardFolder]) -> CMELT:
         has = folder.fs_hz, folder.samples
         if wants != has:
             raise CheckpointError(
-                f"run {run.folder} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder.path} holds {has[1]} at {has[0]:g} Hz; "
+                f"run {run.folder} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder} holds {has[1]} at {has[0]:g} Hz; "
                 f"ingest with --set signal.fs_hz={wants[0]:g} --set signal.duration_s={wants[1] / wants[0]:g}"
             )
     if folders:
@@ -203,10 +207,10 @@ def fit_each_other(folders: Sequence[ShardFolder]) -> None:
     first = folders[0]
     for folder in folders:
         if folder.leads != LEADS:
-            raise ShardError(f"{folder.path} holds leads {', '.join(folder.leads)}; wanted is {', '.join(LEADS)}: ingest it again")
+            raise ShardError(f"{folder} holds leads {', '.join(folder.leads)}; wanted is {', '.join(LEADS)}: ingest it again")
         if (folder.fs_hz, folder.samples) != (first.fs_hz, first.samples):
             raise ShardError(
-                f"{folder.path} holds {folder.samples} samples at {folder.fs_hz:g} Hz, {first.path} {first.samples} at {first.fs_hz:g} Hz; "
+                f"{folder} holds {folder.samples} samples at {folder.fs_hz:g} Hz, {first} {first.samples} at {first.fs_hz:g} Hz; "
                 "ingest both with the same recipe"
             )
 
@@ -217,11 +221,4 @@ def _refuse_foreign(folder: ShardFolder, vocabulary: Vocabulary, codes: Sequence
     statements = load_vocabulary("all")
     if vocabulary.table != statements.table and len(statements.unknown(distinct)) < len(vocabulary.unknown(distinct)):
         tasks = ", ".join(name for name, (table, _) in TASKS.items() if table == statements.table)
-        raise TaskError(
-            f"{folder.path} is labelled with PTB-XL's statements, not with codes of task {vocabulary.name!r}; tasks for it: {tasks}"
-        )
-
-
-def _names(folders: Sequence[ShardFolder]) -> str:
-    """Return the folders' paths for a message."""
-    return ", ".join(str(folder.path) for folder in folders)
+        raise TaskError(f"{folder} is labelled with PTB-XL's statements, not with codes of task {vocabulary.name!r}; tasks for it: {tasks}")

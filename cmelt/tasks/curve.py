@@ -12,14 +12,15 @@ from cmelt import __version__
 from cmelt.errors import TaskError
 from cmelt.files import write_json
 from cmelt.plots import plot_curves, save
+from cmelt.record import LEADS
 from cmelt.tasks.base import open_run
-from cmelt.tasks.probe import probe
+from cmelt.tasks.probe import differences, probe
 from cmelt.tasks.results import cells, columns
 from cmelt.tasks.split import LEAD_SETS
 
 
 def lead_curve(
-    run: Path | None = None, shards: Sequence[Path] | None = None, task: str = "superclass", protocol: str = "strict", **options: Any
+    run: Path | None = None, shards: Sequence[Path | str] | None = None, task: str = "superclass", protocol: str = "strict", **options: Any
 ) -> dict[str, Any]:
     """Probe with each of LEAD_SETS; write ``RUN/results/curves/leads-TASK.json`` and a picture, return what the file holds.
 
@@ -34,7 +35,7 @@ def lead_curve(
             raise TaskError(f"task {task!r} at {entry['fraction']:.0%} of the labels: {entry['not_computed']}; give a larger --fractions")
         point = {name: entry[name] for name in ("fraction", "n_train", "n_test", "macro_auc", "ci95")}
         points.append({"leads": list(leads), **point, "baselines": {name: base["macro_auc"] for name, base in entry["baselines"].items()}})
-    name = "-".join([f"leads-{task}", *([] if protocol == "strict" else [protocol])])
+    name = "-".join([f"leads-{task}", *differences(result | {"leads": LEADS}, options.get("splits"))])
     place = folder / "results" / "curves"
     curve = {"task": task, "protocol": protocol, "checkpoint": str(folder), "points": points, "picture": str(place / f"{name}.png")}
     write_json(place / f"{name}.json", {"version": __version__, **curve})

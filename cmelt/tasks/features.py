@@ -1,7 +1,8 @@
 """What the frozen encoders make of a shard folder's rows, each computed once and kept beside the checkpoint.
 
 What is kept is named by all that it depends on: the encoder's weights and config, the code that runs it, the folder's manifest (with
-the hashes of its shards and index). So it is never stale, and may be deleted at any time. A file holds those rows of one block that
+the hashes of its shards and index). So it is never stale, and may be deleted at any time; above MOST_BYTES what was used longest ago
+makes room. A file holds those rows of one block that
 were ever asked for and appears whole: of two writers the last one wins, and what is lost is computed again.
 
 N rows, D embedding width, W encoder width.
@@ -12,6 +13,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +38,10 @@ from cmelt.shards.read import ShardFolder
 BLOCK = 4096
 """Rows of a folder whose features share a file."""
 ROWS = "rows"
+MOST_BYTES = 20e9
+"""What a run keeps: four encoders' features of 800,000 ECGs at the published width."""
+IN_USE_S = 3600.0
+"""What was used so lately may be in another process's hands, and stays."""
 SAID_EVERY_S = 10.0
 
 Features = dict[str, NDArray[np.float32]]
@@ -100,6 +107,8 @@ def blocks(
 ) -> Iterator[tuple[NDArray[np.intp], Features]]:
     """Yield the features of `rows` block by block: which of the rows (positions), and their features. Arguments as in `features`."""
     place = cache / f"{side}-{fingerprint(model, folder, side)[:20]}" if cache else None
+    if place and place.is_dir():
+        os.utime(place)  # what was used longest ago makes room
     for number in np.unique(rows // BLOCK):
         at = np.flatnonzero(rows // BLOCK == number)
         wanted = np.unique(rows[at])
@@ -108,10 +117,12 @@ def blocks(
         missing = wanted if kept is None else np.setdiff1d(wanted, kept[1])
         advance(len(at) - len(missing))
         if len(missing):
+            folder.expect(missing)
             new = compute(model, folder, missing, side, batch, advance)
             found = joined(kept, (new, missing))
             if file:
                 write_whole(file, save({ROWS: found[1], **found[0]}))
+                prune(file.parents[1])
         else:
             assert kept is not None
             found = kept
@@ -128,8 +139,20 @@ def compute(model: CMELT, folder: ShardFolder, rows: Rows, side: str, batch: int
         advance(len(some))
     out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if not all(np.isfinite(values).all() for values in out.values()):
-        raise CheckpointError(f"{folder.path}: the {side} encoder gives numbers that are not finite; the checkpoint is of no use")
+        raise CheckpointError(f"{folder}: the {side} encoder gives numbers that are not finite; the checkpoint is of no use")
     return out
+
+
+def prune(cache: Path, most: float = MOST_BYTES) -> None:
+    """Remove from `cache` the sets of features that were used longest ago, until it holds at most so many bytes, or only what is in use."""
+    used = sorted((place.stat().st_mtime, place) for place in cache.iterdir() if place.is_dir())
+    size = {place: sum(file.stat().st_size for file in place.iterdir()) for _, place in used}
+    total = sum(size.values())
+    for at, place in used:
+        if total <= most or at > time.time() - IN_USE_S:
+            return
+        shutil.rmtree(place, ignore_errors=True)
+        total -= size[place]
 
 
 def joined(kept: tuple[Features, Rows] | None, new: tuple[Features, Rows]) -> tuple[Features, Rows]:

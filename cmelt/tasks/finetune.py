@@ -21,6 +21,7 @@ from cmelt.files import write_json, write_whole
 from cmelt.metrics import resample_weights
 from cmelt.models.cmelt import CMELT
 from cmelt.record import LEADS
+from cmelt.remote import absolute
 from cmelt.tasks.base import Cohort, load_model, on_device, open_run
 from cmelt.tasks.details import by_subgroup, details
 from cmelt.tasks.probe import RESAMPLES, pose
@@ -40,13 +41,14 @@ METRICS = "metrics.jsonl"
 def finetune(
     recipe: FinetuneRecipe,
     run: Path | None = None,
-    shards: Sequence[Path] | None = None,
+    shards: Sequence[Path | str] | None = None,
     task: str = "superclass",
     out: Path | None = None,
     *,
-    tested: Sequence[Path] = (),
+    tested: Sequence[Path | str] = (),
     splits: Path | None = None,
     leads: Sequence[str] = LEADS,
+    where: str = "",
     subgroups: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def finetune(
     `out` holds something, and what `probe` raises.
     """
     opened = open_run(run, shards)
-    cohort = Cohort([*opened.shards, *tested], task)
+    cohort = Cohort([*opened.shards, *tested], task, where=where)
     see_only(cohort, leads)
     problem, told = pose(cohort, len(opened.shards) if tested else 0, splits)
     folds, usable = problem.folds, problem.usable
@@ -81,6 +83,7 @@ def finetune(
         entry["subgroups"] = by_subgroup([fit], truth, weights, usable, groups(cohort, folds.test), cohort.classes)
     facts = opened.facts()
     result = {"task": task, "protocol": "finetune", **facts, "run": str(out), "datasets": cohort.datasets, **told}
+    result |= {"where": where} if where else {}
     result |= {"leads": list(leads), "recipe": recipe.model_dump(mode="json"), "fractions": [entry]}
     if not PartialState().is_main_process:
         return result  # one process writes for all
@@ -91,7 +94,7 @@ def finetune(
         problem.patients[folds.test],
     )
     write_whole(out / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    kept = {"version": __version__, "recipe": result["recipe"], "shards": [str(Path(path).resolve()) for path in facts["shards"]]}
+    kept = {"version": __version__, "recipe": result["recipe"], "shards": [absolute(place) for place in opened.shards]}
     kept |= {"counts": {"train": len(folds.train), "val": len(folds.val)}, "finetuned_from": facts["checkpoint"]}
     kept |= {"head": {"task": task, "classes": list(cohort.classes), "leads": list(leads)}}
     save_tuned(tuned, out, kept)

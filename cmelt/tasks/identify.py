@@ -31,7 +31,7 @@ from cmelt.shards.read import ShardFolder
 from cmelt.tasks.base import fit_each_other, load_for, open_run
 from cmelt.tasks.features import features
 from cmelt.tasks.protocol import Rows
-from cmelt.tasks.results import columns, number, pair, plain
+from cmelt.tasks.results import columns, narrowed, number, pair, plain
 from cmelt.tasks.split import ReducedFolder
 from cmelt.tasks.tune import Course, Tuned, outputs, tune
 
@@ -52,9 +52,12 @@ class Pairs:
 
 
 class People:
-    """The recordings of one or more shard folders, with who they are of; rows count through all folders."""
+    """The recordings of one or more shard folders, with who they are of; rows count through all folders.
 
-    def __init__(self, shards: Sequence[Path], leads: Sequence[str] = LEADS, cache: Path | None = None) -> None:
+    Those for which the filter `where` is not true are of no split, and lists do not find them.
+    """
+
+    def __init__(self, shards: Sequence[Path | str], leads: Sequence[str] = LEADS, cache: Path | None = None, where: str = "") -> None:
         whole = set(leads) == set(LEADS)
         self.folders: list[ShardFolder] = [ShardFolder(path) if whole else ReducedFolder(path, leads) for path in shards]
         fit_each_other(self.folders)
@@ -67,6 +70,10 @@ class People:
             [f"{of}/{who}" if who else "" for of, (_, patients, _) in zip(datasets, known, strict=True) for who in patients], object
         )
         self.split = np.array([str(name) for _, _, splits in known for name in splits], object)
+        self.wanted = np.zeros(len(self.keys), bool)
+        for first, folder in zip(self.first, self.folders, strict=False):
+            self.wanted[first + folder.rows(where=where)] = True
+        self.split[~self.wanted] = ""
 
     def ecg_mv(self, rows: Rows) -> NDArray[np.float32]:
         """Return the ECGs (len(rows), 12, S) of `rows` in mV."""
@@ -91,37 +98,38 @@ class People:
 
 def identify(
     run: Path | None = None,
-    shards: Sequence[Path] | None = None,
+    shards: Sequence[Path | str] | None = None,
     gallery: Path | None = None,
     probes: Path | None = None,
     arcface: FinetuneRecipe | None = None,
     *,
     train: Path | None = None,
     leads: Sequence[str] = LEADS,
+    where: str = "",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Look for each probe's patient in the gallery by cosine; write ``RUN/results/people/identify….json``, return it.
 
     Lists are CSV files that name recordings, with a column ``label`` for the person, else by patient; without them they are derived:
     of each patient of the test split with two or more recordings the first by key is the gallery, the others are probes. With
-    `arcface` the encoder is also tuned on the training split's patients (or list `train`) with two or more recordings. Raises
-    InputError for lists that cannot be read, TaskError where there is nobody to find.
+    `arcface` the encoder is also tuned on the training split's patients (or list `train`) with two or more recordings. `where`
+    filters recordings (``age > 60``). Raises InputError for lists that cannot be read, TaskError where there is nobody to find.
     """
     if (gallery is None) != (probes is None):
         raise InputError("a gallery list needs a probe list, and the other way round; name both with --gallery and --probes, or none")
     opened = open_run(run, shards)
-    people = People(opened.shards, leads, opened.cache)
+    people = People(opened.shards, leads, opened.cache, where)
     pairs = derived(people, "test") if gallery is None or probes is None else listed(people, gallery, probes)
     model = load_for(opened, people.folders)
     found = people.features(model, np.concatenate([pairs.gallery, pairs.probes]), quiet)
-    result: dict[str, Any] = {**opened.facts(), "leads": list(leads), "pairs": pairs.told}
+    result: dict[str, Any] = {**opened.facts(), "leads": list(leads), **({"where": where} if where else {}), "pairs": pairs.told}
     result["scores"] = {name: scored(values[: len(pairs.gallery)], values[len(pairs.gallery) :], pairs) for name, values in found.items()}
     if arcface is not None:
         tuned, course, told = tune_arcface(model, people, arcface, train, pairs, quiet)
         near, far = (outputs(tuned.tokens, people.ecg_mv, rows, tuned.device) for rows in (pairs.gallery, pairs.probes))
         result["scores"]["arcface"] = scored(near, far, pairs)
         result["arcface"] = told | {"best_epoch": course.best_epoch, "epochs": course.epochs, "recipe": arcface.model_dump(mode="json")}
-    name = "identify" if set(leads) == set(LEADS) else f"identify-leads-{'-'.join(leads)}"
+    name = "-".join(["identify", *narrowed(result)])
     write_json(opened.folder / "results" / "people" / f"{name}.json", {"version": __version__, **result})
     return result
 
@@ -135,7 +143,7 @@ def derived(people: People, split: str) -> Pairs:
     several = {who: rows for who, rows in of.items() if len(rows) > 1}
     if not several:
         raise TaskError(
-            f"no patient of the {split} split has two recordings in {', '.join(str(folder.path) for folder in people.folders)}; "
+            f"no patient of the {split} split has two recordings in {', '.join(map(str, people.folders))}; "
             "add recordings, or name lists with --gallery and --probes"
         )
     first = np.array([rows[0] for rows in several.values()])
@@ -164,7 +172,7 @@ def read_list(people: People, file: Path) -> tuple[dict[int, str], int]:
         raise InputError(f"{file} cannot be read ({error.strerror}); name a CSV file of recordings") from None
     names = names_in(file, data)
     labels = [row.get("label") for row in csv.DictReader(data.decode("utf-8-sig").splitlines())]
-    row_of = {key: row for row, key in enumerate(people.keys)}
+    row_of = {people.keys[row]: int(row) for row in np.flatnonzero(people.wanted)}
     found: dict[int, str] = {}
     for name, label in zip(names, labels, strict=False):
         row = row_of.get(key_of(name))

@@ -22,7 +22,7 @@ from cmelt.tasks.baselines import BASELINES, RIDGE, SUPERVISED, from_scratch
 from cmelt.tasks.details import by_subgroup, details, in_common
 from cmelt.tasks.features import Features
 from cmelt.tasks.protocol import FRACTIONS, Fit, Folds, Protocol, Rows, open_protocol
-from cmelt.tasks.results import Scored, beside, evaluate, summary, table, write_results
+from cmelt.tasks.results import Scored, beside, evaluate, narrowed, summary, table, write_results
 from cmelt.tasks.split import choose_folds, groups, see_only
 from cmelt.tasks.strict import Strict
 
@@ -61,26 +61,28 @@ class Probe:
 
 def probe(
     run: Path | None = None,
-    shards: Sequence[Path] | None = None,
+    shards: Sequence[Path | str] | None = None,
     task: str = "superclass",
     baselines: Sequence[str] = ("random_init",),
     init_seeds: Sequence[int] = (0, 1, 2),
     *,
     protocol: str = "strict",
-    tested: Sequence[Path] = (),
+    tested: Sequence[Path | str] = (),
     splits: Path | None = None,
     leads: Sequence[str] = LEADS,
+    where: str = "",
     fractions: Sequence[float] = FRACTIONS,
     seeds: int | None = None,
     subgroups: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Probe `run` (default: the newest) on `shards` (default: its own) by `protocol`; write its results, return them.
+    """Probe `run` (default: the newest) on `shards` (paths or URLs; default: its own) by `protocol`; write its results, return them.
 
     `baselines` are names of BASELINES, or SUPERVISED; a random one is made with each of `init_seeds`. With `tested`, the test fold is
-    that of other shard folders. `splits` is a folder of split files, `leads` what is seen, `seeds` how many draws of a fraction, where
-    not the protocol's own number. The files are ``RUN/results/probe-TASK….json`` and ``.parquet``; their name says what is not the
-    default. Raises CheckpointError, ShardError, InputError or TaskError where run, shards and task do not fit.
+    that of other shard folders. `splits` is a folder of split files, `leads` what is seen, `where` a filter of all recordings (``age >
+    60``), `seeds` how many draws of a fraction, where not the protocol's own number. The files are ``RUN/results/probe-TASK….json`` and
+    ``.parquet``; their name says what is not the default. Raises CheckpointError, ShardError, InputError or TaskError where run,
+    shards and task do not fit.
     """
     rules = open_protocol(protocol)
     for name in baselines:
@@ -88,7 +90,7 @@ def probe(
             known = [*BASELINES, SUPERVISED]
             raise TaskError(f"no baseline {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     opened = open_run(run, shards)
-    cohort = Cohort([*opened.shards, *tested], task, opened.cache)
+    cohort = Cohort([*opened.shards, *tested], task, opened.cache, where)
     see_only(cohort, leads)
     problem, told = pose(cohort, len(opened.shards) if tested else 0, splits)
     model = load_model(opened, cohort)
@@ -97,20 +99,19 @@ def probe(
     kinds = groups(cohort, problem.folds.test) if subgroups else {}
     found = measure(rules, on_features(rules, features, problem), others, problem, task, fractions, seeds, kinds, quiet)
     result = {"task": task, "protocol": protocol, **opened.facts(), "datasets": cohort.datasets, **told}
-    result |= {"leads": list(leads), "fractions": found.fractions}
+    result |= {"leads": list(leads), **({"where": where} if where else {}), "fractions": found.fractions}
     test = problem.folds.test
-    name = "-".join([f"probe-{task}", *differences(protocol, leads, cohort.datasets[len(opened.shards) :], splits)])
+    name = "-".join([f"probe-{task}", *differences(result, splits)])
     folder = opened.folder / "results"
     write_results(folder, name, result, problem.keys[test], problem.truth[test], problem.classes, found.scored, problem.patients[test])
     return result
 
 
-def differences(protocol: str, leads: Sequence[str], tested: Sequence[str], splits: Path | None) -> list[str]:
+def differences(result: dict[str, Any], splits: Path | None) -> list[str]:
     """Return what in a result is not the default, as parts of its file's name."""
-    parts = [] if protocol == "strict" else [protocol]
-    if set(leads) != set(LEADS):
-        parts += ["leads", *leads]
-    return parts + (["on", *tested] if tested else []) + (["splits", splits.name] if splits else [])
+    parts = [] if result["protocol"] == "strict" else [result["protocol"]]
+    parts += narrowed(result) + (["on", *result["tested_on"]] if "tested_on" in result else [])
+    return parts + (["splits", splits.name] if splits else [])
 
 
 def pose(cohort: Cohort, trained: int = 0, splits: Path | None = None) -> tuple[Problem, dict[str, Any]]:

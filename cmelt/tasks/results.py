@@ -5,6 +5,7 @@ S seeds (or fits), N test recordings, C classes, R bootstrap resamples.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from cmelt import __version__
 from cmelt.files import open_whole, write_json
 from cmelt.labels import load_vocabulary
 from cmelt.metrics import Floats, auroc, difference, interval, macro, weighted_auroc
+from cmelt.record import LEADS
 
 MANY = 10
 """A second macro counts classes with at least so many positives in the test fold."""
@@ -155,10 +158,17 @@ def write_results(
     write_json(folder / f"{name}.json", {"version": __version__} | result)
 
 
+def narrowed(result: dict[str, Any]) -> list[str]:
+    """Return what the name of a result's file says of fewer leads and of a filter: of that a digest, its words are in the file."""
+    leads = [] if set(result["leads"]) == set(LEADS) else ["leads", *result["leads"]]
+    return leads + (["where", hashlib.sha256(result["where"].encode()).hexdigest()[:8]] if result.get("where") else [])
+
+
 def table(result: dict[str, Any]) -> Group:
     """Return a result for the terminal: macro AUROC by share of the labels, then AUROC by class at the largest share."""
     computed = [entry for entry in result["fractions"] if "not_computed" not in entry]
     title = f"{result['task']} · protocol {result['protocol']} · {result['checkpoint']}"
+    title += f" · where {escape(result['where'])}" if result.get("where") else ""
     shares = columns(title, "labels", "training", "", "macro AUC", "95 %")
     for entry in result["fractions"]:
         head = (f"{entry['fraction']:.0%}" if entry["fraction"] else "none", str(entry["n_train"]))

@@ -82,7 +82,7 @@ def read_shares(text: str) -> tuple[float, ...]:
 def see_only(cohort: Cohort, leads: Collection[str]) -> None:
     """Let `cohort` give only `leads`, the others zero."""
     if set(leads) != set(LEADS):
-        cohort.folders = [ReducedFolder(folder.path, leads) for folder in cohort.folders]
+        cohort.folders = [ReducedFolder(folder.place, leads) for folder in cohort.folders]
         cohort.cache = cohort.cache / f"leads-{'-'.join(leads)}" if cohort.cache else None
 
 

@@ -23,7 +23,7 @@ from cmelt.record import LEADS
 from cmelt.tasks import results
 from cmelt.tasks.base import Cohort, encoder_features, load_model, open_run
 from cmelt.tasks.features import features, reports
-from cmelt.tasks.results import Scored, evaluate, plain, summary, write_results
+from cmelt.tasks.results import Scored, evaluate, narrowed, plain, summary, write_results
 from cmelt.tasks.split import see_only
 
 __all__ = ["table", "zeroshot"]
@@ -41,7 +41,7 @@ RULE = ("reports", "softmax")
 
 def zeroshot(
     run: Path | None = None,
-    shards: Sequence[Path] | None = None,
+    shards: Sequence[Path | str] | None = None,
     task: str = "superclass",
     texts: str = "",
     similarity: str = RULE[1],
@@ -49,22 +49,23 @@ def zeroshot(
     classes: Path | None = None,
     templates: Sequence[str] = (),
     leads: Sequence[str] = LEADS,
+    where: str = "",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score the test fold of `shards` (default: the run's own) by texts; write its results, return them.
 
     `texts` is a kind of TEXTS; with `classes`, a CSV of class and text, the texts are those, and only the classes it names count.
-    `templates` are sentences with {} in the place of each. Every rule (texts × similarity) is also scored on the validation fold,
-    where there is one, under ``validation``: choose there. ``retrieval`` is recall@k between the test fold's ECGs and reports. The
-    files are ``RUN/results/zeroshot-TASK….json`` and ``.parquet``; their name says what is not the default. Raises CheckpointError,
-    ShardError, InputError or TaskError where run, shards, task and texts do not fit.
+    `templates` are sentences with {} in the place of each, `where` filters recordings (``age > 60``). Every rule (texts × similarity) is
+    also scored on the validation fold, where there is one, under ``validation``: choose there. ``retrieval`` is recall@k between the
+    test fold's ECGs and reports. The files are ``RUN/results/zeroshot-TASK….json`` and ``.parquet``; their name says what is not the
+    default. Raises CheckpointError, ShardError, InputError or TaskError where run, shards, task and texts do not fit.
     """
     texts = texts or (OWN if classes else "templates" if templates else RULE[0])
     for value, known, what in ((texts, (*TEXTS, *[OWN] * bool(classes)), "texts"), (similarity, SIMILARITIES, "similarity")):
         if value not in known:
             raise TaskError(f"no {what} {value!r}{did_you_mean(value, known)}; known: {', '.join(known)}")
     opened = open_run(run, shards)
-    cohort = Cohort(opened.shards, task, opened.cache)
+    cohort = Cohort(opened.shards, task, opened.cache, where)
     see_only(cohort, leads)
     words = {kind: prompts(task, kind, templates) for kind in TEXTS}
     names = list(cohort.classes)
@@ -92,6 +93,7 @@ def zeroshot(
     left_out |= {name: f"not in {classes}" for name in cohort.classes if name not in names}
     entry |= summary(found, truth, names) | {"left_out": left_out, "baselines": {}}
     result = {"task": task, "protocol": "zeroshot", **opened.facts(), "datasets": cohort.datasets, "leads": list(leads)}
+    result |= {"where": where} if where else {}
     result |= {"fractions": [entry], "rule": {"texts": texts, "similarity": similarity}, "texts": words[texts]}
     result["validation"] = {
         f"{kind}, {how}": plain(macro(auroc(labels[val], similarities(ecg[len(test) :], vectors[kind], how))))
@@ -99,22 +101,17 @@ def zeroshot(
         for how in SIMILARITIES
         if len(val)
     }
-    result["retrieval"] = recall(model, cohort, quiet)
-    name = "-".join([f"zeroshot-{task}", *(part for part in (texts, similarity) if part not in RULE), *leads_part(leads)])
+    result["retrieval"] = recall(model, cohort, where, quiet)
+    name = "-".join([f"zeroshot-{task}", *(part for part in (texts, similarity) if part not in RULE), *narrowed(result)])
     write_results(opened.folder / "results", name, result, cohort.keys[test], truth, names, [Scored(0.0, 0, score)], cohort.patients[test])
     return result
 
 
-def leads_part(leads: Sequence[str]) -> list[str]:
-    """Return what a result's name says of leads that are fewer than twelve."""
-    return [] if set(leads) == set(LEADS) else ["leads", *leads]
-
-
-def recall(model: CMELT, cohort: Cohort, quiet: bool = False) -> dict[str, Any]:
+def recall(model: CMELT, cohort: Cohort, where: str = "", quiet: bool = False) -> dict[str, Any]:
     """Return recall@k of the test fold's ECGs that have a report, labelled or not, and those reports, both ways; equal reports are one."""
     pairs: list[tuple[NDArray[Any], ...]] = []
     for folder in cohort.folders:
-        rows = folder.rows("test")
+        rows = folder.rows("test", where)
         told = reports(folder, rows)
         rows, told = rows[told != ""], told[told != ""]
         if len(rows):

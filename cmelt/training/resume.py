@@ -18,6 +18,7 @@ from cmelt.config import PretrainRecipe, validate
 from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.files import whole
 from cmelt.models.store import save_tensors
+from cmelt.remote import absolute
 from cmelt.shards.read import ShardFolder
 from cmelt.training.checkpoint import EMBEDDINGS, RECIPE
 from cmelt.training.negatives import report_embeddings
@@ -52,7 +53,7 @@ def facts_of(recipe: PretrainRecipe, folders: Sequence[ShardFolder], counts: dic
     return {
         "version": __version__,
         "recipe": recipe.model_dump(mode="json"),
-        "shards": [str(folder) if folder.is_remote else str(Path(str(folder)).resolve()) for folder in folders],
+        "shards": [absolute(folder.place) for folder in folders],
         "index_sha256": [folder.manifest["index_sha256"] for folder in folders],
         "counts": counts,
         "parameters": parameters,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from cmelt.errors import CheckpointError
 from cmelt.models.cmelt import CMELT
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks import features as module
-from cmelt.tasks.features import features, fingerprint
+from cmelt.tasks.features import features, fingerprint, prune
 from tests.made import SAMPLES, MakeShards
 from tests.pairs import small_model
 
@@ -111,3 +113,19 @@ def test_a_checkpoint_that_gives_nan_keeps_nothing(tmp_path: Path, shards: Path)
     with pytest.raises(CheckpointError, match="the text encoder gives numbers that are not finite"):
         features(model, ShardFolder(shards), ROWS, "text", tmp_path, quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, models = ShardFolder(shards), [small_model(samples=SAMPLES, seed=seed) for seed in range(4)]
+    for age, model in zip((5e4, 7e4, 6e4), models, strict=False):
+        features(model, folder, ROWS, "ecg", tmp_path, quiet=True)
+        place = tmp_path / f"ecg-{fingerprint(model, folder, 'ecg')[:20]}"
+        os.utime(place, (time.time() - age,) * 2)
+    size = sum(file.stat().st_size for file in place.iterdir())
+    features(models[1], folder, ROWS, "ecg", tmp_path, quiet=True)  # read again: the newest now
+    monkeypatch.setattr(module.prune, "__defaults__", (2.5 * size,))
+    features(models[3], folder, ROWS, "ecg", tmp_path, quiet=True)
+    kept = {f"ecg-{fingerprint(models[number], folder, 'ecg')[:20]}" for number in (1, 3)}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    prune(tmp_path, 0)
+    assert {path.name for path in tmp_path.iterdir()} == kept, "another process may be at these"

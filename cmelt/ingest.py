@@ -34,12 +34,13 @@ from cmelt.raw import Raw
 from cmelt.record import LEADS, Record, Refused, Source
 from cmelt.remote import local_path
 from cmelt.shards.commit import check_place, claim, commit, finish_shard, pending, settle
-from cmelt.shards.format import INDEX, MANIFEST
+from cmelt.shards.croissant import croissant
+from cmelt.shards.format import CROISSANT, INDEX, MANIFEST, README
 from cmelt.shards.grow import read_base
 from cmelt.shards.manifest import parse_manifest
 from cmelt.shards.plan import Plan, make_plan, read_sources
 from cmelt.shards.progress import Progress
-from cmelt.shards.readme import readme
+from cmelt.shards.readme import About, readme
 from cmelt.shards.store import Store
 from cmelt.shards.workers import MakeExecutor, available_cores, dask, find_dask, processes, run_tasks
 from cmelt.shards.write import write_shard
@@ -172,8 +173,7 @@ def ingest(
                 with contextlib.ExitStack() as stack:
                     makes = stack.enter_context(dask(cluster, cores)) if cluster else executor
                     made = make_shards(store, plan, tasks, cores, makes, window_samples(recipe.signal))
-                about = functools.partial(readme, title=data.title, licence=data.licence, access=data.access)
-                commit(store, plan, recipe.signal.fs_hz, window_samples(recipe.signal), about)
+                commit(store, plan, recipe.signal.fs_hz, window_samples(recipe.signal), functools.partial(papers, data))
     manifest = parse_manifest(store.read(MANIFEST), f"{store}/{MANIFEST}")
     classes = count_classes(data.name, kept_codes(store))
     done_before = not new or done_before
@@ -262,6 +262,12 @@ def kept_codes(store: Store) -> Iterator[list[str]]:
         for number in range(index.num_row_groups):
             rows = index.read_row_group(number, ["source", "codes"], use_threads=False)
             yield from dict(zip(rows.column("source").to_pylist(), rows.column("codes").to_pylist(), strict=True)).values()
+
+
+def papers(data: Dataset, manifest: dict[str, Any]) -> dict[str, bytes]:
+    """Return the files that tell people and tools what a folder with `manifest`, made from `data`, holds."""
+    about = About(data.title, data.licence, data.access, data.citation)
+    return {README: readme(manifest, about).encode(), CROISSANT: croissant(manifest, about)}
 
 
 def compare(store: Store, manifest: dict[str, Any]) -> list[str]:

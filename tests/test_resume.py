@@ -182,7 +182,7 @@ def test_a_kill_while_a_folder_is_committed_again_is_mended(make_raw: MakeRaw, t
         ingest("ptbxl", raw, place, recipe(), workers=1, limit=7)
     ingest("ptbxl", raw, tmp_path / "twin", recipe(), workers=1, extend=True)
     real = Store.write
-    for dies_at in ("README.md", "manifest.json"):
+    for dies_at in ("README.md", "croissant.json", "manifest.json"):
 
         def write(store: Store, name: str, data: bytes, dies_at: str = dies_at) -> None:
             if name == dies_at:

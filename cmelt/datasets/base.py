@@ -21,6 +21,8 @@ class Dataset(ABC):
     licence: str
     access: str
     """Where it is had, and on what terms."""
+    citation: str = ""
+    """What its authors ask to be cited."""
     size: str = ""
     """Recordings and bytes, in words."""
     mains_hz: float

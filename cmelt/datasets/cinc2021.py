@@ -28,6 +28,7 @@ class CinC2021(Dataset):
     title = "PhysioNet/Computing in Cardiology Challenge 2021"
     licence = "CC BY 4.0"
     access = "open: https://physionet.org/content/challenge-2021/"
+    citation = "Reyna et al. Will Two Do? Varying Dimensions in Electrocardiography (2021). doi:10.23919/CinC53138.2021.9662687"
     size = "88,253 recordings, 7 GB"
     mains_hz = 50.0
     split_rule = BY_RECORDING

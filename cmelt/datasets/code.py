@@ -30,6 +30,7 @@ class CODE15(Dataset):
     title = "CODE-15%: a large scale annotated dataset of 12-lead ECGs"
     licence = "CC BY 4.0"
     access = "open: https://doi.org/10.5281/zenodo.4916206"
+    citation = "Ribeiro et al. CODE-15%: a large scale annotated dataset of 12-lead ECGs (2021). doi:10.5281/zenodo.4916206"
     size = "345,779 recordings, 60 GB"
     mains_hz = 60.0
     split_rule = BY_PATIENT
@@ -84,6 +85,7 @@ class CODETest(Dataset):
     title = "CODE-test: an annotated 12-lead ECG dataset"
     licence = "CC BY 4.0"
     access = "open: https://doi.org/10.5281/zenodo.3765780"
+    citation = "Ribeiro et al. Automatic diagnosis of the 12-lead ECG using a deep neural network (2020). doi:10.1038/s41467-020-15432-4"
     size = "827 recordings, 200 MB"
     mains_hz = 60.0
     split_rule = "all test, as published"

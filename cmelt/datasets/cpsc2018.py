@@ -30,6 +30,7 @@ class CPSC2018(Dataset):
     title = "China Physiological Signal Challenge 2018"
     licence = "open, for research; cite Liu et al. 2018"
     access = "open: http://2018.icbeb.org/Challenge.html"
+    citation = "Liu et al. An open access database for … rhythm and morphology abnormality detection (2018). doi:10.1166/jmihi.2018.2442"
     size = "6,877 recordings, 3 GB"
     mains_hz = 50.0
     split_rule = BY_RECORDING

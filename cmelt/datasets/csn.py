@@ -24,6 +24,7 @@ class CSN(Dataset):
     title = "A large scale 12-lead electrocardiogram database for arrhythmia study (Chapman, Shaoxing, Ningbo)"
     licence = "CC BY 4.0"
     access = "open: https://physionet.org/content/ecg-arrhythmia/"
+    citation = "Zheng et al. A large scale 12-lead electrocardiogram database for arrhythmia study (2022). doi:10.13026/wgex-er52"
     size = "45,152 recordings, 5 GB"
     mains_hz = 50.0
     split_rule = BY_RECORDING

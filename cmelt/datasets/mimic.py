@@ -27,6 +27,7 @@ class MIMICIVECG(Dataset):
     title = "MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset"
     licence = "Open Database License 1.0 (ODbL)"
     access = "open: https://physionet.org/content/mimic-iv-ecg/"
+    citation = "Gow et al. MIMIC-IV-ECG: Diagnostic Electrocardiogram Matched Subset (2023). doi:10.13026/4nqg-sb35"
     size = "800,035 recordings, 90 GB"
     mains_hz = 60.0
     split_rule = BY_PATIENT

@@ -35,6 +35,7 @@ class PTBXL(Dataset):
     title = "PTB-XL, a large publicly available electrocardiography dataset"
     licence = "CC BY 4.0"
     access = "open: https://physionet.org/content/ptb-xl/"
+    citation = "Wagner et al. PTB-XL, a large publicly available electrocardiography dataset (2020). doi:10.1038/s41597-020-0495-6"
     size = "21,837 recordings, 3 GB"
     mains_hz = 50.0
 
@@ -45,7 +46,7 @@ class PTBXL(Dataset):
         if self.simulated:
             self.name = "ptbxl-simulated"
             self.title = "SIMULATED recordings in PTB-XL's layout, made by cmelt simulate: no patient was ever recorded"
-            self.licence, self.access = "none needed", "anyone can make them: cmelt simulate OUT --records N"
+            self.licence, self.access, self.citation = "none needed", "anyone can make them: cmelt simulate OUT --records N", ""
         if not raw.exists(TABLE):
             raise InputError(f"{raw.folder} has no {TABLE}; give the folder that the PTB-XL download unpacks to")
         self.count = sum(1 for _ in self.rows())

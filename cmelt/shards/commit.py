@@ -23,7 +23,7 @@ from cmelt.errors import OutputError, ShardError
 from cmelt.files import json_bytes, open_whole
 from cmelt.record import LEADS, SPLITS, Refused
 from cmelt.shards.changes import changed, same_terms
-from cmelt.shards.format import FORMAT_VERSION, INDEX, INDEX_SCHEMA, LSB_UV, MANIFEST, README, REJECTS, REJECTS_SCHEMA
+from cmelt.shards.format import CROISSANT, FORMAT_VERSION, INDEX, INDEX_SCHEMA, LSB_UV, MANIFEST, README, REJECTS, REJECTS_SCHEMA
 from cmelt.shards.grow import BASE, BASE_REJECTS, base_rows
 from cmelt.shards.leaks import flag_duplicates
 from cmelt.shards.manifest import file_sha256, parse_manifest
@@ -33,7 +33,8 @@ from cmelt.shards.write import Shard
 
 CHOOSE = "choose another OUT, or --overwrite"
 DISCARD = f"{WORK}/discard"
-MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(INDEX)}|{REJECTS}|{README}|{re.escape(WORK)}|[A-Za-z0-9._-]+-\d{{6}}\.tar|.+\.part")
+NAMES = "|".join(re.escape(name) for name in (MANIFEST, INDEX, REJECTS, README, CROISSANT, WORK))
+MADE = re.compile(rf"{NAMES}|[A-Za-z0-9._-]+-\d{{6}}\.tar|.+\.part")
 """The names that cmelt gives to what lies in a shard folder."""
 
 
@@ -159,8 +160,8 @@ def finished_shards(store: Store, plan: Plan) -> set[str]:
     return {name.removesuffix(".json") for name in store.names(WORK)} & set(plan.shards)
 
 
-def commit(store: Store, plan: Plan, fs_hz: float, samples: int, readme: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
-    """Join the finished shards' rows into index and rejects, write what `readme` says of the manifest, and last the manifest; return it."""
+def commit(store: Store, plan: Plan, fs_hz: float, samples: int, papers: Callable[[dict[str, Any]], dict[str, bytes]]) -> dict[str, Any]:
+    """Join the finished shards' rows into index and rejects, write what `papers` makes of the manifest, and it last; return it."""
     base = json.loads(store.read(BASE)) if store.exists(BASE) else None
     shards, tally, reasons = list(base["shards"]) if base else [], Tally(), Counter[str]()
     if base:
@@ -192,7 +193,8 @@ def commit(store: Store, plan: Plan, fs_hz: float, samples: int, readme: Callabl
         "plan_sha256": plan.sha256,
         "shards": shards,
     }
-    store.write(README, readme(manifest).encode())
+    for name, data in papers(manifest).items():
+        store.write(name, data)
     store.write(MANIFEST, json_bytes(manifest))
     store.end_work()
     return manifest

@@ -22,7 +22,8 @@ LSB_UV = 1
 LARGEST = 32767
 """Stored values lie in ±LARGEST; what does not fit is clipped and flagged."""
 
-MANIFEST, INDEX, REJECTS, README = "manifest.json", "index.parquet", "rejects.parquet", "README.md"
+MANIFEST, INDEX, REJECTS = "manifest.json", "index.parquet", "rejects.parquet"
+README, CROISSANT = "README.md", "croissant.json"
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 

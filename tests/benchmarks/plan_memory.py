@@ -167,7 +167,7 @@ def measure(rows: int, folder: Path) -> dict[str, object]:
             watch.phase = "(writing down the rest)"
             fill(store, plan)
             watch.phase = "commit"
-            commit(store, plan, 250.0, window_samples(settings.signal), lambda manifest: "")
+            commit(store, plan, 250.0, window_samples(settings.signal), lambda manifest: {})
             count_classes("ptbxl", kept_codes(store))
     most = {phase: round(value) for phase, value in watch.most.items() if not phase.startswith("(")}
     seconds = {phase: round(value, 1) for phase, value in watch.seconds.items()}

@@ -101,7 +101,8 @@ def card(model: CMELT) -> str:
     layers = text.get("num_layers", text.get("num_hidden_layers", "?"))
     return f"""---
 library_name: cmelt
-tags: [ecg, electrocardiogram, multimodal]
+pipeline_tag: feature-extraction
+tags: [ecg, electrocardiogram, medical, multimodal]
 ---
 # C-MELT checkpoint
 
@@ -109,7 +110,7 @@ An ECG encoder and a text encoder, pre-trained together on 12-lead ECGs and thei
 with cmelt {__version__}.
 
 ```python
-from cmelt.models.cmelt import CMELT
+from cmelt import CMELT
 
 model = CMELT.from_pretrained("PATH OR HUB NAME")
 ecg = model.encode_ecg(ecg_mv, fs_hz=500, leads=["I", "II", ...])  # (B, {config.width})

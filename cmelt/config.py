@@ -24,15 +24,22 @@ class Settings(BaseModel):
 
 
 class SignalSettings(Settings):
-    """How a decoded record is conditioned (protocols.md, signal conditioning). A filter is off at 0."""
+    """How a decoded record is conditioned. A filter is off at 0."""
 
     fs_hz: float = Field(500.0, gt=0, le=100_000)
+    """Hz to which recordings are resampled."""
     duration_s: float = Field(10.0, gt=0, le=86_400)
+    """Seconds of a sample; longer recordings are cut, shorter ones followed by zeros."""
     highpass_hz: float = Field(0.5, ge=0)
+    """Where the Butterworth band begins; what is slower is wander."""
     lowpass_hz: float = Field(100.0, ge=0)
+    """Where it ends; left out, and flagged, at or above 0.45 of the raw rate."""
     filter_order: int = Field(3, ge=1, le=8)
+    """The order of the Butterworth filter, which runs once in each direction."""
     notch_hz: Annotated[float, Field(ge=0)] | Literal["mains"] = "mains"
+    """Where the notch lies; mains = the 50 or 60 Hz of the data set."""
     notch_q: float = Field(30.0, gt=0, le=1000)
+    """How narrow the notch is: its frequency over its width."""
     window: Literal["first", "centre", "all"] = "centre"
     """Which part of a longer record is kept; all = every whole window, each a sample of its own."""
     missing_leads: Literal["refuse", "zero"] = "refuse"
@@ -49,7 +56,9 @@ class ShardSettings(Settings):
     """How records are laid into shards."""
 
     samples_per_shard: int = Field(1000, ge=1)
+    """Samples of a tar, the last one may have fewer; a shard is the unit of work."""
     seed: int = 0
+    """Draws which recording lies in which shard."""
 
 
 class IngestRecipe(Settings):
@@ -60,25 +69,37 @@ class IngestRecipe(Settings):
 
 
 class ModelSettings(Settings):
-    """The sizes of a C-MELT model (model.md); the defaults are the published ones."""
+    """The sizes of a C-MELT model; the defaults are the published ones."""
 
     ecg_encoder: str = "conv"
+    """The kind of ECG encoder: convolutions, then a transformer."""
     conv_layers: tuple[tuple[int, int, int], ...] = ((256, 2, 2),) * 4
     """Channels, kernel and stride of each convolution of the ECG tokeniser."""
+    conv_norm: Literal["group", "none"] = "group"
+    """After the first convolution: each channel standardised over time (published), which hides how large the waves are, or nothing."""
     ecg_width: int = 768
+    """W, the width of the ECG encoder's tokens."""
     ecg_layers: int = 8
+    """Transformer layers of the ECG encoder."""
     ecg_heads: int = 12
+    """Attention heads of a layer; they divide the width."""
     ecg_ffn: int = 3072
+    """Width within the feed-forward part of a layer."""
     position_kernel: int = 128
+    """Tokens that the convolution sees which tells tokens where they stand."""
     position_groups: int = 16
+    """Groups of that convolution."""
     ecg_dropout: float = 0.1
     """On the projected tokens, before the transformer, and on both branches of its layers."""
     ecg_attention_dropout: float = 0.1
+    """On the attention of the ECG encoder."""
 
     text_encoder: str = "google/flan-t5-base"
     """A hub name, a local path, or ``t5``: a T5 encoder of ``text_config``'s sizes, made here."""
     text_init: Literal["pretrained", "random"] = "pretrained"
+    """Whether the text encoder begins with its published weights, or at random."""
     text_config: dict[str, int | float | str | bool] = {}
+    """Sizes of a text encoder made here, by the names of T5's own configuration."""
     text_frozen: int = Field(0, ge=-1)
     """How many of the text encoder's first blocks, with its embedding, are not trained; -1 = none of it is trained."""
     tokenizer: str = ""
@@ -86,19 +107,27 @@ class ModelSettings(Settings):
     tokenizer_vocab: int = 2000
     """The size of a tokenizer trained on reports."""
     max_text_tokens: int = Field(128, ge=4)
+    """Tokens of a report that are read; what follows is cut."""
 
     width: int = 768
     """D, the width of the projections, the fusion and the embeddings."""
     fusion_pairs: int = 6
+    """Pairs of fusion layers: ECG attends to text, text to ECG."""
     fusion_heads: int = 12
+    """Attention heads of the fusion."""
     fusion_dropout: float = 0.1
+    """In the fusion layers."""
 
     decoder_width: int = 384
+    """Width of the decoder that rebuilds removed ECG tokens."""
     decoder_blocks: int = 4
+    """Its transformer blocks."""
     decoder_heads: int = 6
+    """Its attention heads."""
     mem_layer: int = 3
     """The masked-ECG decoder reads the ECG tokens entering this fusion pair (0-based); -1 = the last output."""
     mem_prob: float = Field(0.75, ge=0, lt=1)
+    """Share of the ECG tokens that are removed and must be rebuilt."""
     pool: Literal["cls", "mean"] = "cls"
     """What the uni-modal poolers read: the first token (published) or the mean over tokens."""
 
@@ -130,25 +159,35 @@ class MaskingSettings(Settings):
     """What is hidden from the model in training."""
 
     lead_prob: float = Field(0.5, ge=0, lt=1)
+    """Probability with which each lead is hidden: set to zero."""
     text_prob: float = Field(0.15, ge=0, lt=1)
+    """Probability with which each word piece is hidden; four in five become the mask, one in ten another piece."""
 
 
 class ObjectiveSettings(Settings):
     """The losses: their weights in the sum (0 = off) and their forms."""
 
     mlm: float = Field(1.0, ge=0)
+    """Weight of masked language modelling."""
     mem: float = Field(1.0, ge=0)
+    """Weight of masked ECG modelling."""
     etm: float = Field(1.0, ge=0)
+    """Weight of ECG-text matching."""
     ets: float = Field(1.0, ge=0)
+    """Weight of the ECG-text contrast."""
     mem_target: Literal["original", "input"] = "original"
+    """What is rebuilt: the ECG before leads were hidden, or as the model saw it (published)."""
     ets_form: Literal["published", "siglip", "infonce"] = "published"
+    """Sigmoids of plain products; of normalised ones with learnt temperature and bias; or a softmax over the batch."""
     ets_target: Literal["report", "diagonal"] = "report"
+    """Who belongs together: equal reports, or only the pair itself (published)."""
 
 
 class NegativeSettings(Settings):
-    """How wrong reports are drawn (model.md, N3S)."""
+    """How wrong reports are drawn (the paper's nearest-neighbour negative sampling, made fair)."""
 
     mode: Literal["balanced", "antipodal", "random"] = "balanced"
+    """The batch's reports change places; far reports as published; or any other report."""
     within: str = "device"
     """Index column whose first word groups the rows; '' = one group."""
     embeddings: str = "tfidf"
@@ -159,9 +198,13 @@ class OptimSettings(Settings):
     """AdamW and its schedule."""
 
     lr: float = Field(5e-5, gt=0)
+    """The peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """How slowly AdamW's two averages forget."""
     weight_decay: float = Field(0.01, ge=0)
+    """Of the weights of matrices; biases and norms have none."""
     schedule: Literal["tri-stage", "cosine", "constant"] = "tri-stage"
+    """Rise, hold and exponential fall (published); rise and cosine; or rise only."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps in which the rate rises."""
     hold: float = Field(0.4, ge=0, le=1)
@@ -176,12 +219,15 @@ class TrainSettings(Settings):
     """The loop."""
 
     steps: int = Field(300_000, ge=1)
+    """Steps of the optimiser."""
     batch: int = Field(128, ge=2)
     """Pairs over all ranks together: they are contrasted with one another, and wrong reports are dealt among them."""
     accumulate: int = Field(1, ge=1)
     """A step averages the gradients of so many batches; each is contrasted within itself."""
     seed: int = 0
+    """Of weights, order, masks and wrong reports."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward pass; auto = bf16 on a GPU that has it, else fp32."""
     recompute: bool = False
     """Layers keep their inputs only and are computed again in the backward pass: less memory, about a third more time."""
     compile: bool = False
@@ -189,9 +235,13 @@ class TrainSettings(Settings):
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the averaged weights that are saved and evaluated; 0 = off."""
     log_every: int = Field(10, ge=1)
+    """Steps between lines of metrics.jsonl."""
     validate_every: int = Field(1000, ge=1)
+    """Steps between validations; the chosen model is one that was validated."""
     save_every: int = Field(1000, ge=1)
+    """Steps between training states."""
     validate_batches: int = Field(8, ge=1)
+    """At most so many batches of the validation split are read each time."""
     pictures_every: int = Field(0, ge=0)
     """Steps between pictures of rebuilt ECGs and of retrieved reports; 0 = none."""
     keep: int = Field(2, ge=1)
@@ -199,6 +249,7 @@ class TrainSettings(Settings):
     select: Literal["loss", "mlm", "mem", "etm", "ets", "retrieval", "last"] = "loss"
     """Which model the run folder holds: the best on the validation split by this, or the last."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Who is told the figures beside metrics.jsonl."""
     on_nan: Literal["fatal", "skip"] = "fatal"
     """What becomes of a step whose loss or gradient is not finite."""
     on_save_error: Literal["fatal", "skip"] = "fatal"
@@ -221,7 +272,9 @@ class TuneSettings(Settings):
     """How a pre-trained encoder is trained on labels."""
 
     epochs: int = Field(30, ge=1)
+    """At most so many passes over the training labels."""
     batch: int = Field(64, ge=1)
+    """Recordings of a step."""
     patience: int = Field(5, ge=1)
     """Epochs without a better validation AUC after which training stops."""
     layers: int = Field(-1, ge=-1)
@@ -231,7 +284,9 @@ class TuneSettings(Settings):
     lead_prob: float = Field(0.0, ge=0, lt=1)
     """Probability with which each lead is hidden in training, as in pre-training."""
     seed: int = 0
+    """Of the head's weights and the order."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """As in pre-training."""
 
 
 class FinetuneRecipe(Settings):

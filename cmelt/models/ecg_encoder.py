@@ -60,7 +60,7 @@ class ECGEncoder(nn.Module):
             nn.Conv1d(before, after, kernel, stride, bias=False)
             for before, (after, kernel, stride) in zip(channels, settings.conv_layers, strict=False)
         )
-        self.conv_norm = nn.GroupNorm(channels[1], channels[1])
+        self.conv_norm = nn.GroupNorm(channels[1], channels[1]) if settings.conv_norm == "group" else nn.Identity()
         self.input_norm = nn.LayerNorm(channels[-1])
         self.project = nn.Linear(channels[-1], width)
         self.rate = settings.ecg_dropout

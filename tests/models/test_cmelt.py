@@ -328,3 +328,12 @@ def test_autocast_keeps_losses_in_float32_and_close() -> None:
     fine = total_loss(model, model(batch), batch, ObjectiveSettings())[1]
     for name, value in fine.items():
         assert float(coarse[name]) == pytest.approx(float(value), rel=0.03), name
+
+
+@pytest.mark.parametrize(("norm", "blind"), [("group", True), ("none", False)])
+@torch.no_grad()
+def test_how_large_a_lead_is_is_seen_without_the_first_norm_alone(norm: str, blind: bool) -> None:
+    encoder = small_model(conv_norm=norm).eval().ecg_encoder
+    ecg = torch.randn(3, 12, 160, generator=torch.Generator().manual_seed(0))
+    before, after = encoder.tokens(ecg), encoder.tokens(ecg * 3)
+    assert torch.allclose(before, after, atol=1e-3) == blind

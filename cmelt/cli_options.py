@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one recipe key; may be repeated.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
-Runs = Annotated[Path | None, typer.Option("--run", help="A run folder; default: the newest under runs/.")]
+Runs = Annotated[Path | None, typer.Option("--run", help="A run folder; default: the newest under runs/, else cmelt-sim-small.")]
 FOLDERS = "A shard folder or URL; may be repeated. Default: the run's own."
 Shards = Annotated[list[str] | None, typer.Option("--shards", help=FOLDERS)]
 Trained = Annotated[list[str] | None, typer.Option("--shards", "--train", help=FOLDERS)]
@@ -25,6 +25,7 @@ Subgroups = Annotated[bool, typer.Option("--subgroups", help="Tell AUROC by sex,
 Folder = Annotated[Path, typer.Argument(help="A shard folder.")]
 Split = Annotated[str, typer.Option("--split", help="train, val or test; default: all.")]
 Where = Annotated[str, typer.Option("--where", help="Only recordings for which this is true: \"age > 60 and device = 'CS100'\".")]
+Fold = Annotated[str, typer.Option("--fold", help="Which fold is scored: test; or val, for choices, the test fold left alone.")]
 Leads = Annotated[str, typer.Option("--leads", help="Leads that are seen, the others zero: II; I,II,V2; or 12, 6, 4, 3, 2, 1.")]
 Task = Annotated[str, typer.Option("--task", help="superclass, subclass, form, rhythm, …")]
 

@@ -8,7 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from cmelt.cli_options import Json, Leads, Runs, Sets, Shards, Split, SplitFiles, Subgroups, Task, Tested, Trained, Where, console, emit
+from cmelt.cli_options import (
+    Fold,
+    Json,
+    Leads,
+    Runs,
+    Sets,
+    Shards,
+    Split,
+    SplitFiles,
+    Subgroups,
+    Task,
+    Tested,
+    Trained,
+    Where,
+    console,
+    emit,
+)
 
 tasks = typer.Typer()
 
@@ -27,6 +43,7 @@ def probe(
     fractions: Annotated[str, typer.Option(help="Percentages of the training labels.")] = "1,10,100",
     seeds: Annotated[int | None, typer.Option(min=1, help="Draws of a fraction; default: the protocol's own number.")] = None,
     baselines: Annotated[str, typer.Option(help="random_init, trivial, random_conv, supervised; or none.")] = "random_init",
+    fold: Fold = "test",
     subgroups: Subgroups = False,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +52,7 @@ def probe(
     from cmelt.tasks import probe as verb
     from cmelt.tasks.split import read_leads, read_shares
 
-    wanted: dict[str, Any] = {"tested": test or (), "splits": splits, "fractions": read_shares(fractions), "seeds": seeds}
+    wanted: dict[str, Any] = {"tested": test or (), "splits": splits, "fractions": read_shares(fractions), "seeds": seeds, "fold": fold}
     wanted |= {"where": where, "subgroups": subgroups, "baselines": () if baselines == "none" else baselines.split(",")}
     for one in task.split(","):
         for rules in protocol.split(","):
@@ -124,13 +141,14 @@ def zeroshot(
     template: Annotated[list[str] | None, typer.Option(help="A sentence with {} in the place of a class's text; may be repeated.")] = None,
     leads: Leads = "12",
     where: Where = "",
+    fold: Fold = "test",
     as_json: Json = False,
 ) -> None:
     """Classify ECGs by their similarity to a text for each class; and find reports by ECGs and ECGs by reports."""
     from cmelt.tasks import zeroshot as verb
     from cmelt.tasks.split import read_leads
 
-    options: dict[str, Any] = {"classes": classes, "templates": template or (), "leads": read_leads(leads), "where": where}
+    options: dict[str, Any] = {"classes": classes, "templates": template or (), "leads": read_leads(leads), "where": where, "fold": fold}
     result = verb.zeroshot(run, shards, task, texts, similarity, **options)
     emit(result) if as_json else console().print(verb.table(result))
 

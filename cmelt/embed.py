@@ -75,7 +75,7 @@ def embed(
                     columns[side] = vectors(found["embedding"], told_of)
                 writer.write_table(pa.table([columns[name] for name in schema.names], schema=schema))
     summary = {"out": str(out), "rows": total, "width": model.config.width, "columns": schema.names}
-    return summary | {"run": str(opened.folder), "seconds": round(time.monotonic() - began, 2)}
+    return summary | {"run": str(opened), "seconds": round(time.monotonic() - began, 2)}
 
 
 def rows_of(folders: Sequence[ShardFolder], split: str, where: str) -> list[NDArray[np.int64]]:

@@ -96,7 +96,7 @@ def predict(
     contributions = cosine[0, about] - cosine[1:, about]
     result: dict[str, Any] = {
         "recording": str(recording),
-        "run": str(opened.folder),
+        "run": str(opened),
         "use": WARNING,
         "classes": [{"class": names[c], "texts": words[names[c]], "cosine": six(cosine[0, c]), "share": six(share[c])} for c in order],
         "explained": names[about],

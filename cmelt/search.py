@@ -64,7 +64,7 @@ def search(
         found.append({"rank": rank, "score": round(float(score), 6)} | hit)
         if plot:
             draw(folder, int(row_of[place]), found[-1], plot, query)
-    return {"query": query, "run": str(opened.folder), "searched": len(row_of), "similarity": similarity, "found": found}
+    return {"query": query, "run": str(opened), "searched": len(row_of), "similarity": similarity, "found": found}
 
 
 def nearest(

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
 
+SHIPPED = Path(__file__).parents[1] / "shipped" / "cmelt-sim-small"
+"""The checkpoint that comes with cmelt, known by its name too: a small model that learnt from simulated ECGs alone."""
+
 M = TypeVar("M", bound=nn.Module)
 
 
-def write(model: CMELT, folder: Path) -> None:
-    """Write weights, config, tokenizer and model card of `model` into `folder`."""
-    save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+def write(model: CMELT, folder: Path, half: bool = False) -> None:
+    """Write weights (in half precision with `half`), config, tokenizer and model card of `model` into `folder`."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_tensors({name: value.half() for name, value in weights.items()} if half else weights, folder / WEIGHTS)
     config = {"cmelt_version": __version__} | model.config.model_dump(mode="json")
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if model.tokenizer is not None:
@@ -46,10 +50,12 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, **facts: str) -> None:
 
 
 def folder_of(source: str | Path, revision: str | None, cache_dir: str | Path | None, token: str | bool | None) -> Path:
-    """Return the folder of a checkpoint: `source` itself, or a local copy of the hub repository of that name."""
+    """Return the folder of a checkpoint: `source` itself, SHIPPED by its name, or a local copy of the hub repository of that name."""
     folder = Path(source)
     if folder.is_dir():
         return folder
+    if str(source) == SHIPPED.name:
+        return SHIPPED
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

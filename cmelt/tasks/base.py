@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
 from cmelt.config import did_you_mean
 from cmelt.errors import CheckpointError, ShardError, TaskError
 from cmelt.labels import TASKS, Vocabulary, load_vocabulary
 from cmelt.models.cmelt import CMELT
+from cmelt.models.store import SHIPPED, WEIGHTS
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks.features import Features, blocks, told
 
-__all__ = ["Cohort", "Features", "Run", "encoder_features", "load_for", "load_model", "newest_run", "on_device", "open_run"]
+__all__ = ["Cohort", "Features", "Run", "default_run", "encoder_features", "load_for", "load_model", "newest_run", "on_device", "open_run"]
 
-WEIGHTS = "model.safetensors"
 RUNS = Path("runs")
 
 
@@ -38,16 +39,26 @@ class Run:
     folder: Path
     shards: tuple[Path | str, ...]
 
+    def __str__(self) -> str:
+        """Return the folder; of the shipped model, its name."""
+        return SHIPPED.name if self.folder == SHIPPED else str(self.folder)
+
+    @property
+    def results(self) -> Path:
+        """Return the folder in which tasks leave what they find: the run's own; of the shipped model, one of its name under RUNS."""
+        return (RUNS / SHIPPED.name if self.folder == SHIPPED else self.folder) / "results"
+
     def facts(self) -> dict[str, Any]:
         """Return what a result says about where it comes from."""
         with (self.folder / WEIGHTS).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"checkpoint": str(self.folder), "checkpoint_sha256": sha256, "shards": [str(shard) for shard in self.shards]}
+        return {"checkpoint": str(self), "checkpoint_sha256": sha256, "shards": [str(shard) for shard in self.shards]}
 
     @property
     def cache(self) -> Path | None:
         """Return the folder in which the run's features are kept (features.py); None where the run may not be written to."""
-        return self.folder / "results" / "features" if os.access(self.folder, os.W_OK) else None
+        there = next(folder for folder in (self.results, *self.results.absolute().parents) if folder.is_dir())
+        return self.results / "features" if os.access(there, os.W_OK) else None
 
 
 def newest_run(runs: Path = RUNS) -> Path:
@@ -58,12 +69,23 @@ def newest_run(runs: Path = RUNS) -> Path:
     return files[-1].parent
 
 
+def default_run() -> Path:
+    """Return the newest run, or SHIPPED where there is none under RUNS, which is said; raises CheckpointError where that is not there."""
+    if any(RUNS.glob(f"*/{WEIGHTS}")) or not (SHIPPED / WEIGHTS).is_file():
+        return newest_run()
+    said = f"no run under {RUNS}/: taking {SHIPPED.name}, which comes with cmelt and learnt from simulated ECGs alone"
+    Console(stderr=True).print(said, soft_wrap=True, highlight=False)
+    return SHIPPED
+
+
 def open_run(folder: Path | None, shards: Sequence[Path | str] | None, needed: bool = True) -> Run:
-    """Return run `folder` (default: the newest) with `shards` (default: those that it was trained on).
+    """Return run `folder` (default: the newest, else SHIPPED, which goes by its name too) with `shards` (default: its training's).
 
     Raises CheckpointError where the run does not exist, is unfinished, or, where shards are `needed`, does not say what it was trained on.
     """
-    folder = newest_run() if folder is None else Path(folder)
+    folder = default_run() if folder is None else Path(folder)
+    if str(folder) == SHIPPED.name and not folder.exists():
+        folder = SHIPPED
     if not (folder / WEIGHTS).is_file():
         what = "has no checkpoint yet" if folder.is_dir() else "does not exist"
         others = [file.parent.name for file in sorted(folder.parent.glob(f"*/{WEIGHTS}"))]
@@ -75,9 +97,8 @@ def open_run(folder: Path | None, shards: Sequence[Path | str] | None, needed: b
         except (OSError, ValueError, KeyError, TypeError):
             if not needed:
                 return Run(folder, ())
-            raise CheckpointError(
-                f"{folder / 'recipe.json'} does not say which shards the run was trained on; name them with --shards"
-            ) from None
+            what = "comes without shards" if folder == SHIPPED else "does not say in recipe.json which shards it was trained on"
+            raise CheckpointError(f"{Run(folder, ())} {what}; name shards with --shards") from None
     return Run(folder, tuple(shards))
 
 
@@ -174,7 +195,7 @@ def load_for(run: Run, folders: Sequence[ShardFolder]) -> CMELT:
         has = folder.fs_hz, folder.samples
         if wants != has:
             raise CheckpointError(
-                f"run {run.folder} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder} holds {has[1]} at {has[0]:g} Hz; "
+                f"run {run} reads {wants[1]} samples at {wants[0]:g} Hz, but {folder} holds {has[1]} at {has[0]:g} Hz; "
                 f"ingest with --set signal.fs_hz={wants[0]:g} --set signal.duration_s={wants[1] / wants[0]:g}"
             )
     if folders:

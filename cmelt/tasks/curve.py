@@ -26,18 +26,18 @@ def lead_curve(
 
     `options` are those of `probe`; of their fractions the largest is told. Every lead set also leaves its own result files.
     """
-    folder = open_run(run, shards).folder
+    opened = open_run(run, shards)
     points = []
     for leads in LEAD_SETS.values():
-        result = probe(run, shards, task, protocol=protocol, leads=leads, **options)
+        result = probe(opened.folder, shards, task, protocol=protocol, leads=leads, **options)
         entry = result["fractions"][-1]
         if "not_computed" in entry:
             raise TaskError(f"task {task!r} at {entry['fraction']:.0%} of the labels: {entry['not_computed']}; give a larger --fractions")
         point = {name: entry[name] for name in ("fraction", "n_train", "n_test", "macro_auc", "ci95")}
         points.append({"leads": list(leads), **point, "baselines": {name: base["macro_auc"] for name, base in entry["baselines"].items()}})
     name = "-".join([f"leads-{task}", *differences(result | {"leads": LEADS}, options.get("splits"))])
-    place = folder / "results" / "curves"
-    curve = {"task": task, "protocol": protocol, "checkpoint": str(folder), "points": points, "picture": str(place / f"{name}.png")}
+    place = opened.results / "curves"
+    curve = {"task": task, "protocol": protocol, "checkpoint": str(opened), "points": points, "picture": str(place / f"{name}.png")}
     write_json(place / f"{name}.json", {"version": __version__, **curve})
     counts = [float(len(point["leads"])) for point in points]
     lines = {"this model": (counts, [point["macro_auc"] for point in points])}

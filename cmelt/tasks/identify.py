@@ -130,7 +130,7 @@ def identify(
         result["scores"]["arcface"] = scored(near, far, pairs)
         result["arcface"] = told | {"best_epoch": course.best_epoch, "epochs": course.epochs, "recipe": arcface.model_dump(mode="json")}
     name = "-".join(["identify", *narrowed(result)])
-    write_json(opened.folder / "results" / "people" / f"{name}.json", {"version": __version__, **result})
+    write_json(opened.results / "people" / f"{name}.json", {"version": __version__, **result})
     return result
 
 

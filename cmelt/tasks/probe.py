@@ -73,6 +73,7 @@ def probe(
     where: str = "",
     fractions: Sequence[float] = FRACTIONS,
     seeds: int | None = None,
+    fold: str = "test",
     subgroups: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def probe(
 
     `baselines` are names of BASELINES, or SUPERVISED; a random one is made with each of `init_seeds`. With `tested`, the test fold is
     that of other shard folders. `splits` is a folder of split files, `leads` what is seen, `where` a filter of all recordings (``age >
-    60``), `seeds` how many draws of a fraction, where not the protocol's own number. The files are ``RUN/results/probe-TASK….json`` and
+    60``), `seeds` how many draws of a fraction, where not the protocol's own number, `fold` what is scored: val, for choices among models
+    (it flatters, for each fit chooses on it too), leaves the test fold alone. The files are ``RUN/results/probe-TASK….json`` and
     ``.parquet``; their name says what is not the default. Raises CheckpointError, ShardError, InputError or TaskError where run,
     shards and task do not fit.
     """
@@ -92,7 +94,7 @@ def probe(
     opened = open_run(run, shards)
     cohort = Cohort([*opened.shards, *tested], task, opened.cache, where)
     see_only(cohort, leads)
-    problem, told = pose(cohort, len(opened.shards) if tested else 0, splits)
+    problem, told = pose(cohort, len(opened.shards) if tested else 0, splits, fold)
     model = load_model(opened, cohort)
     features = encoder_features(model, cohort, "features", quiet=quiet)
     others = {name: fitters(name, model, cohort, problem, rules, init_seeds, quiet) for name in baselines}
@@ -102,8 +104,9 @@ def probe(
     result |= {"leads": list(leads), **({"where": where} if where else {}), "fractions": found.fractions}
     test = problem.folds.test
     name = "-".join([f"probe-{task}", *differences(result, splits)])
-    folder = opened.folder / "results"
-    write_results(folder, name, result, problem.keys[test], problem.truth[test], problem.classes, found.scored, problem.patients[test])
+    write_results(
+        opened.results, name, result, problem.keys[test], problem.truth[test], problem.classes, found.scored, problem.patients[test]
+    )
     return result
 
 
@@ -114,9 +117,9 @@ def differences(result: dict[str, Any], splits: Path | None) -> list[str]:
     return parts + (["splits", splits.name] if splits else [])
 
 
-def pose(cohort: Cohort, trained: int = 0, splits: Path | None = None) -> tuple[Problem, dict[str, Any]]:
+def pose(cohort: Cohort, trained: int = 0, splits: Path | None = None, fold: str = "test") -> tuple[Problem, dict[str, Any]]:
     """Return the problem of a cohort, and what a result tells of its folds; raises TaskError where it cannot be posed."""
-    folds, told = choose_folds(cohort, trained, splits)
+    folds, told = choose_folds(cohort, trained, splits, fold)
     left_out = unusable(cohort.truth, folds, cohort.classes)
     return Problem(cohort.truth, folds, cohort.patients, cohort.keys, cohort.classes, left_out), told
 

@@ -159,8 +159,9 @@ def write_results(
 
 
 def narrowed(result: dict[str, Any]) -> list[str]:
-    """Return what the name of a result's file says of fewer leads and of a filter: of that a digest, its words are in the file."""
-    leads = [] if set(result["leads"]) == set(LEADS) else ["leads", *result["leads"]]
+    """Return what a result's file name says of the fold, if not test, fewer leads, a filter (a digest, its words are in the file)."""
+    leads = [result["fold"]] if "fold" in result else []
+    leads += [] if set(result["leads"]) == set(LEADS) else ["leads", *result["leads"]]
     return leads + (["where", hashlib.sha256(result["where"].encode()).hexdigest()[:8]] if result.get("where") else [])
 
 
@@ -169,6 +170,7 @@ def table(result: dict[str, Any]) -> Group:
     computed = [entry for entry in result["fractions"] if "not_computed" not in entry]
     title = f"{result['task']} · protocol {result['protocol']} · {result['checkpoint']}"
     title += f" · where {escape(result['where'])}" if result.get("where") else ""
+    title += f" · scored: fold {result['fold']}" if "fold" in result else ""
     shares = columns(title, "labels", "training", "", "macro AUC", "95 %")
     for entry in result["fractions"]:
         head = (f"{entry['fraction']:.0%}" if entry["fraction"] else "none", str(entry["n_train"]))

@@ -18,6 +18,9 @@ from cmelt.shards.read import ShardFolder
 from cmelt.tasks.base import Cohort
 from cmelt.tasks.protocol import Folds, Rows
 
+SCORED = ("test", "val")
+"""Folds that may be scored; the validation fold for choices among models, since each fit chooses on it too."""
+
 LEAD_SETS: dict[int, tuple[str, ...]] = {
     12: LEADS,
     6: ("I", "II", "III", "aVR", "aVL", "aVF"),
@@ -95,11 +98,19 @@ def column(cohort: Cohort, name: str) -> NDArray[Any]:
     return out
 
 
-def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None) -> tuple[Folds, dict[str, Any]]:
+def scored(fold: str) -> str:
+    """Return `fold`; raises TaskError where it is none of SCORED."""
+    if fold not in SCORED:
+        raise TaskError(f"no fold {fold!r}{did_you_mean(fold, SCORED)}; scored may be: {', '.join(SCORED)}")
+    return fold
+
+
+def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None, fold: str = "test") -> tuple[Folds, dict[str, Any]]:
     """Return the folds, and what a result tells of them. Raises TaskError where a fold is empty, InputError for split files.
 
     With `trained`, the first so many folders give the training and validation folds and the others the test fold: of the training
     fold, what is the same recording as one of the test fold is left out. With `splits`, split files say instead what is in which fold.
+    With `fold` val the validation fold is scored, and the test fold not looked at.
     """
     told: dict[str, Any] = {"split": "as ingested"}
     if splits is not None:
@@ -108,7 +119,7 @@ def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None) -
         cohort.split = np.array([files.of.get(name, "") for name in names], str)
         told = {"split": files.rule, "not_in_split_files": int((cohort.split == "").sum())}
         _refuse_parted(cohort)
-    train, val, test = (cohort.rows(split) for split in ("train", "val", "test"))
+    train, val, test = (cohort.rows(split) for split in ("train", "val", scored(fold)))
     if trained:
         first = cohort.folder_of < trained
         train, val, test = train[first[train]], val[first[val]], test[~first[test]]
@@ -119,6 +130,8 @@ def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None) -
         same = in_both(cohort, train, test)
         train = train[~same]
         told |= {"trained_on": near, "tested_on": far, "same_recordings_left_out": int(same.sum())}
+    if fold != "test":
+        return Folds(train, val, test), told | {"fold": fold}
     shared = set(cohort.patients[np.concatenate([train, val])]) & set(cohort.patients[test])
     told["patients_in_training_and_test"] = len(shared)
     told["recordings_in_training_and_test"] = int(in_both(cohort, np.concatenate([train, val]), test).sum())

@@ -24,7 +24,7 @@ from cmelt.tasks import results
 from cmelt.tasks.base import Cohort, encoder_features, load_model, open_run
 from cmelt.tasks.features import features, reports
 from cmelt.tasks.results import Scored, evaluate, narrowed, plain, summary, write_results
-from cmelt.tasks.split import see_only
+from cmelt.tasks.split import scored, see_only
 
 __all__ = ["table", "zeroshot"]
 
@@ -50,9 +50,10 @@ def zeroshot(
     templates: Sequence[str] = (),
     leads: Sequence[str] = LEADS,
     where: str = "",
+    fold: str = "test",
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Score the test fold of `shards` (default: the run's own) by texts; write its results, return them.
+    """Score the test `fold` of `shards` (default: the run's own), or val, by texts; write its results, return them.
 
     `texts` is a kind of TEXTS; with `classes`, a CSV of class and text, the texts are those, and only the classes it names count.
     `templates` are sentences with {} in the place of each, `where` filters recordings (``age > 60``). Every rule (texts × similarity) is
@@ -77,7 +78,7 @@ def zeroshot(
     if similarity == "softmax" and len(names) < 2:
         raise TaskError("the softmax over one class is always 1; name more classes, or take --similarity cosine")
     labels = cohort.truth[:, [cohort.classes.index(name) for name in names]]
-    test, val = cohort.rows("test"), np.flatnonzero(cohort.split == "val")
+    test, val = cohort.rows(scored(fold)), np.flatnonzero(cohort.split == "val")
     truth = labels[test]
     left_out = {name: f"{reason} in the test fold" for name, reason in empty(truth, names).items()}
     usable = np.array([name not in left_out for name in names])
@@ -93,7 +94,7 @@ def zeroshot(
     left_out |= {name: f"not in {classes}" for name in cohort.classes if name not in names}
     entry |= summary(found, truth, names) | {"left_out": left_out, "baselines": {}}
     result = {"task": task, "protocol": "zeroshot", **opened.facts(), "datasets": cohort.datasets, "leads": list(leads)}
-    result |= {"where": where} if where else {}
+    result |= ({"where": where} if where else {}) | ({"fold": fold} if fold != "test" else {})
     result |= {"fractions": [entry], "rule": {"texts": texts, "similarity": similarity}, "texts": words[texts]}
     result["validation"] = {
         f"{kind}, {how}": plain(macro(auroc(labels[val], similarities(ecg[len(test) :], vectors[kind], how))))
@@ -101,17 +102,17 @@ def zeroshot(
         for how in SIMILARITIES
         if len(val)
     }
-    result["retrieval"] = recall(model, cohort, where, quiet)
+    result["retrieval"] = recall(model, cohort, where, fold, quiet)
     name = "-".join([f"zeroshot-{task}", *(part for part in (texts, similarity) if part not in RULE), *narrowed(result)])
-    write_results(opened.folder / "results", name, result, cohort.keys[test], truth, names, [Scored(0.0, 0, score)], cohort.patients[test])
+    write_results(opened.results, name, result, cohort.keys[test], truth, names, [Scored(0.0, 0, score)], cohort.patients[test])
     return result
 
 
-def recall(model: CMELT, cohort: Cohort, where: str = "", quiet: bool = False) -> dict[str, Any]:
+def recall(model: CMELT, cohort: Cohort, where: str = "", fold: str = "test", quiet: bool = False) -> dict[str, Any]:
     """Return recall@k of the test fold's ECGs that have a report, labelled or not, and those reports, both ways; equal reports are one."""
     pairs: list[tuple[NDArray[Any], ...]] = []
     for folder in cohort.folders:
-        rows = folder.rows("test", where)
+        rows = folder.rows(fold, where)
         told = reports(folder, rows)
         rows, told = rows[told != ""], told[told != ""]
         if len(rows):

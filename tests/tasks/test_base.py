@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cmelt.errors import CheckpointError, ShardError, TaskError
+from cmelt.models.cmelt import CMELT
+from cmelt.models.store import write
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks.base import Cohort, encoder_features, load_model, newest_run, open_run
-from tests.made import MakeShards
+from cmelt.tasks.zeroshot import zeroshot
+from tests.made import SAMPLES, MakeShards, make_run
 from tests.pairs import small_model
 
 
@@ -39,6 +43,7 @@ def test_runs_that_are_not_there(tmp_path: Path, run: Path, monkeypatch: pytest.
     monkeypatch.chdir(run.parent.parent)
     assert open_run(None, [tmp_path]).folder == Path("runs/small")
     monkeypatch.chdir(tmp_path / "runs" / "empty")
+    monkeypatch.setattr("cmelt.tasks.base.SHIPPED", tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="no run under runs/"):
         open_run(None, None)
 
@@ -105,3 +110,44 @@ def test_a_checkpoint_that_gives_nan_is_refused(run: Path, shards: Path) -> None
     model.ecg_project.weight.data.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="not finite"):
         encoder_features(model, cohort, quiet=True)
+
+
+def test_the_shipped_model_serves_where_there_is_no_run(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "package" / "cmelt-sim-small"
+    make_run(folder, shards)
+    (folder / "recipe.json").write_text("{}")
+    monkeypatch.setattr("cmelt.tasks.base.SHIPPED", folder)
+    monkeypatch.setattr("cmelt.models.store.SHIPPED", folder)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    with pytest.raises(CheckpointError, match="cmelt-sim-small comes without shards"):
+        open_run(None, None)
+    assert open_run(Path("cmelt-sim-small"), [shards]).folder == folder  # by its name, too
+    assert CMELT.from_pretrained("cmelt-sim-small").config.samples == SAMPLES
+    capsys.readouterr()
+    before = sorted(folder.rglob("*"))
+    for _ in range(2):  # what it leaves behind is not taken for a run
+        result = zeroshot(None, [shards], quiet=True)
+        assert capsys.readouterr().err.count("no run under runs/: taking cmelt-sim-small") == 1
+    assert result["checkpoint"] == "cmelt-sim-small"
+    assert Path("runs/cmelt-sim-small/results/zeroshot-superclass.json").is_file()
+    assert Path("runs/cmelt-sim-small/results/features").is_dir()
+    assert sorted(folder.rglob("*")) == before
+
+    own = make_run(Path("runs/own"), shards)
+    assert open_run(None, None).folder == own
+    assert not capsys.readouterr().err
+
+
+def test_half_precision_on_disk_is_single_precision_in_use(tmp_path: Path, run: Path) -> None:
+    whole = CMELT.from_pretrained(run)
+    (tmp_path / "half").mkdir()
+    write(whole, tmp_path / "half", half=True)
+    assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.6 * (run / "model.safetensors").stat().st_size
+    half = CMELT.from_pretrained(tmp_path / "half")
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    for name, value in half.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name].half().float()), name

@@ -19,6 +19,7 @@ from cmelt.tasks.base import Cohort, encoder_features, load_model, open_run
 from cmelt.tasks.curve import lead_curve
 from cmelt.tasks.probe import probe, table
 from cmelt.tasks.split import LEAD_SETS, choose_folds, groups, in_both, read_leads, read_shares, see_only
+from cmelt.tasks.zeroshot import zeroshot
 from tests.made import MakeShards
 
 
@@ -136,6 +137,21 @@ def test_a_probe_sees_only_the_leads_it_is_given(run: Path) -> None:
         assert by_class[better] > 0.9
         assert by_class[better] > max(value for name, value in by_class.items() if name != better) + 0.1
         assert (run / f"results/probe-superclass-leads-{'-'.join(leads)}.json").exists()
+
+
+def test_choices_are_made_on_the_validation_fold_with_the_test_fold_left_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Cohort.rows
+    monkeypatch.setattr(Cohort, "rows", lambda self, split: {}[split] if split == "test" else rows(self, split))
+    result = probe(run, baselines=("trivial",), fractions=(1.0,), fold="val", quiet=True)
+    scored = pq.read_table(run / "results" / "probe-superclass-val.parquet")
+    texts = zeroshot(run, fold="val", quiet=True)
+    (cohort,) = {Cohort(open_run(run, None).shards, "superclass")}
+    assert set(scored.column("key").to_pylist()) == set(cohort.keys[cohort.split == "val"])
+    assert texts["fractions"][0]["macro_auc"] == texts["validation"]["reports, softmax"]
+    assert (run / "results" / "zeroshot-superclass-val.json").is_file()
+    assert "scored: fold val" in shown(result)
+    with pytest.raises(TaskError, match="no fold 'vall'; did you mean 'val'"):
+        probe(run, fold="vall", quiet=True)
 
 
 def test_leads_and_shares_as_one_writes_them() -> None:

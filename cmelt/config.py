@@ -143,6 +143,8 @@ class DataSettings(Settings):
     """Filter of the training split by index columns, ``fold <= 8 and device = 'CS100'``; '' = all of it."""
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Share of each data set (its name in the manifest) in every batch; {} = every sample exactly once an epoch."""
+    shuffle_reports: int = Field(0, ge=0)
+    """A control, for what true pairs are worth: other than 0, every training report goes to another sample of its folder, by this seed."""
     window: int = Field(16, ge=1)
     """Shards whose samples are shuffled together."""
     on_bad_shard: Literal["fatal", "skip"] = "fatal"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from cmelt.shards.order import Mixture, Order
 from cmelt.shards.read import ShardFolder
 from cmelt.text.tokenizer import plain
 
+AT_ONCE = 2
+"""So many recordings are read, converted and scaled in one go: they stay in a core's cache meanwhile."""
 SHOWN = 5
 """Bad shards named in the error; the rest are counted."""
 
@@ -36,7 +37,6 @@ class Corpus:
 
     def __init__(self, folders: Sequence[Path | str], split: str, within: str = "device", data: DataSettings | None = None) -> None:
         data = data or DataSettings()
-        self._rooms = threading.local()
         self.cache = ShardCache(data.cache_gb * 1e9)
         self.folders = [ShardFolder(folder, self.cache) for folder in folders]
         _fit_each_other(self.folders)
@@ -63,6 +63,11 @@ class Corpus:
         self.reports, self.report_id = distinct_reports(
             [f.table(["report"]).column(0).take(some) for f, some in zip(self.folders, rows, strict=True)]
         )
+        if split == "train" and data.shuffle_reports:
+            rng = np.random.default_rng(data.shuffle_reports)
+            for number in range(len(rows)):
+                here = np.flatnonzero(self.folder_of == number)
+                self.report_id[here] = self.report_id[rng.permutation(here)]
         families = [_families(folder, some, within) for folder, some in zip(self.folders, rows, strict=True)]
         known = {name: number for number, name in enumerate(sorted({name for names, _ in families for name in names}))}
         self.group: NDArray[np.int64] = np.concatenate([np.array([known[name] for name in names], int)[of] for names, of in families])
@@ -122,26 +127,22 @@ class Corpus:
         """Say whether any folder lies at a URL."""
         return any(folder.is_remote for folder in self.folders)
 
-    def read(self, row: int, out: NDArray[np.int16]) -> None:
-        """Read the samples (12, samples) of `row` into `out`, in units of `lsb_mv`."""
-        self.folders[self.folder_of[row]].read(self.row_of[row], out)
+    def read(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
+        """Read the samples (B, 12, samples) of `rows` (B,) into `out`, in units of `lsb_mv`."""
+        for folder, row, one in zip(self.folder_of[rows].tolist(), self.row_of[rows].tolist(), out, strict=True):
+            self.folders[folder].read(row, one)
 
     def ecg_mv(self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the samples of `rows` (B,): (B, 12, samples) in mV, in `out` where it is given."""
         out = np.empty((len(rows), 12, self.samples), np.float32) if out is None else out
-        units = self._units(len(rows))
-        for row, one in zip(rows.tolist(), units, strict=True):
-            self.read(row, one)
-        np.copyto(out, units)  # all at once, not one by one: Python's lock is free meanwhile
-        out *= self.lsb_mv
+        units = np.empty((AT_ONCE, 12, self.samples), np.int16)
+        for start in range(0, len(rows), AT_ONCE):
+            some = out[start : start + AT_ONCE]
+            read = units[: len(some)]
+            self.read(rows[start : start + AT_ONCE], read)
+            np.copyto(some, read)
+            some *= self.lsb_mv
         return out
-
-    def _units(self, count: int) -> NDArray[np.int16]:
-        """Return this thread's room for the stored samples of `count` recordings: fresh pages would cost as much as filling them."""
-        room = getattr(self._rooms, "units", None)
-        if room is None or len(room) < count:
-            self._rooms.units = room = np.empty((count, 12, self.samples), np.int16)
-        return room[:count]
 
     def column(self, name: str) -> list[object]:
         """Return index column `name` over all rows."""

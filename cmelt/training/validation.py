@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from cmelt.config import PretrainRecipe
-from cmelt.metrics import retrieval
+from cmelt.metrics import auroc, retrieval
+from cmelt.models.batch import IGNORE
 from cmelt.models.cmelt import CMELT
+from cmelt.models.layers import take
 from cmelt.objectives import total_loss
+from cmelt.objectives.masked_ecg import mem_target
 from cmelt.training.loader import Loader
 
 RETRIEVAL_ROWS = 1000
@@ -30,16 +34,65 @@ def validate(model: CMELT, loader: Loader, recipe: PretrainRecipe) -> dict[str, 
         loss, parts = total_loss(model, model(batch), batch, recipe.objectives)
         for key, value in {"loss": loss, **parts}.items():
             sums[key] = sums.get(key, 0.0) + float(value) / count
-    rows = loader.order.samples(0, min(len(loader.corpus), RETRIEVAL_ROWS))[0]
-    ecg = torch.from_numpy(loader.corpus.ecg_mv(rows))
-    ids = loader.corpus.report_id[rows]
-    found = retrieval(
-        model.encode_ecg(ecg).float().cpu().numpy(),
-        model.encode_text([loader.corpus.reports[i] for i in ids]).float().cpu().numpy(),
-        ids,
-    )
+    found = retrieved(model, loader)
     model.train(was_training)
     return sums | found
+
+
+def retrieved(model: CMELT, loader: Loader) -> dict[str, float]:
+    """Return recall@1/5/10 both ways over at most RETRIEVAL_ROWS pairs of the loader's corpus."""
+    rows = loader.order.samples(0, min(len(loader.corpus), RETRIEVAL_ROWS))[0]
+    ids = loader.corpus.report_id[rows]
+    text = model.encode_text([loader.corpus.reports[i] for i in ids])
+    return retrieval(model.encode_ecg(loader.corpus.ecg_mv(rows)).float().cpu().numpy(), text.float().cpu().numpy(), ids)
+
+
+@torch.inference_mode()
+def skills(model: CMELT, loader: Loader, batches: int) -> dict[str, dict[str, float]]:
+    """Return how well each head does its own task over `batches` validation batches, whatever was trained: ``value`` and ``chance``.
+
+    ``matching``: AUROC of true against wrong reports, as `loader` deals them. ``tokens``: the share of masked tokens that are guessed;
+    chance is that of the same guesses at other places. ``reconstruction``: R² of the removed patches against a flat line.
+    ``retrieval``: recall@10 of the ECGs' reports.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.etm_head.weight.device
+    aligned, score, guesses, labels = [], [], [], []
+    error = power = 0.0
+    for step in range(batches):
+        batch = loader.batch(step).to(device)
+        out = model(batch)
+        assert out.etm_logits is not None
+        assert out.mlm_logits is not None
+        assert out.mem_patches is not None
+        assert out.removed is not None
+        told = batch.is_aligned != IGNORE
+        aligned.append(batch.is_aligned[told].cpu().numpy())
+        score.append((out.etm_logits[told, 1] - out.etm_logits[told, 0]).float().cpu().numpy())
+        guesses.append(out.mlm_logits.argmax(-1).cpu().numpy())
+        labels.append(batch.mlm_labels[batch.mlm_labels != IGNORE].cpu().numpy())
+        ecg = model.permuted(batch.ecg_target)
+        target = take(mem_target(ecg, batch.mask_noise.shape[1], out.mem_patches.shape[-1] // ecg.shape[1]), out.removed)
+        error += float((out.mem_patches.float() - target).square().sum())
+        power += float(target.square().sum())
+    found = retrieved(model, loader)
+    model.train(was_training)
+    guess, label = np.concatenate(guesses), np.concatenate(labels)
+    size = int(max(guess.max(), label.max())) + 1
+    rows = loader.order.samples(0, min(len(loader.corpus), RETRIEVAL_ROWS))[0]
+    return {
+        "matching": {"value": float(auroc(np.concatenate(aligned)[:, None], np.concatenate(score)[:, None])[0]), "chance": 0.5},
+        "tokens": {
+            "value": float((guess == label).mean()),
+            "chance": float(np.bincount(guess, minlength=size) @ np.bincount(label, minlength=size)) / len(label) ** 2,
+        },
+        "reconstruction": {"value": 1 - error / power, "chance": 0.0},
+        "retrieval": {
+            "value": found["retrieval_ecg_to_text@10"],
+            "chance": min(1.0, 10 / len(np.unique(loader.corpus.report_id[rows]))),
+        },
+    }
 
 
 def badness(by: str, measured: Mapping[str, float]) -> float:

@@ -161,6 +161,19 @@ def test_a_filter_holds_for_training_alone(folder: Path) -> None:
         make(folder, where="folds <= 3")
 
 
+def test_shuffled_reports_are_those_of_other_samples_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    other = lay(tmp_path / "other", [40], dataset="other", samples=160, seed=1)
+    true, again, shuffled = (make([folder, other], shuffle_reports=seed).corpus for seed in (0, 0, 7))
+    assert (true.report_id == again.report_id).all()
+    assert (true.report_id != shuffled.report_id).mean() > 0.8
+    for number in (0, 1):
+        assert sorted(true.report_id[true.folder_of == number]) == sorted(shuffled.report_id[true.folder_of == number])
+    assert (shuffled.report_id == make([folder, other], shuffle_reports=7).corpus.report_id).all()
+    assert (shuffled.report_id != make([folder, other], shuffle_reports=8).corpus.report_id).any()
+    held_out = [make(folder, split="val", shuffle_reports=seed).corpus.report_id for seed in (0, 7)]
+    assert (held_out[0] == held_out[1]).all()
+
+
 def test_bad_shards_are_named_or_left_out(tmp_path: Path) -> None:
     folder = lay(tmp_path / "shards", SIZES, samples=160)
     gone, short, changed = (folder / f"made-{number:06d}.tar" for number in (0, 2, 4))

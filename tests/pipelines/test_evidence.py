@@ -1,0 +1,103 @@
+"""The evidence pipelines run from end to end on made-up recordings, go on where they were cut off, and tell what is so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmelt.errors import OutputError
+from cmelt.tasks import baselines
+from pipelines.evidence import bench, score
+from pipelines.evidence.plan import Plan
+from pipelines.evidence.stages import done_file, found, run_stages
+from tests.made import FS_HZ, SAMPLES, make
+from tests.pairs import SMALL
+
+RECIPE = """
+[model]
+{model}
+[masking]
+lead_prob = 0.1
+[objectives]
+ets_form = "infonce"
+[optim]
+lr = 3e-3
+[train]
+steps = 3
+batch = 16
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Return a plan of three steps of a minimal model, with one seed, on made-up recordings."""
+    folder = tmp_path_factory.mktemp("evidence")
+    lines = [f"{key} = {json.dumps(value)}" for key, value in SMALL.items() if key != "text_config"]
+    lines += ["[model.text_config]", *(f"{key} = {json.dumps(value)}" for key, value in SMALL["text_config"].items())]  # type: ignore[attr-defined]
+    (folder / "recipe.toml").write_text(RECIPE.format(model="\n".join(lines)))
+    made = {"recipe": {"signal": {"fs_hz": FS_HZ, "duration_s": SAMPLES / FS_HZ}}}
+    sim, real = make(folder / "sim", **made), make(folder / "real", 160, 1, "ptbxl", **made)
+    return Plan(folder / "work", sim, real, str(folder / "recipe.toml"), ("data.leaks=keep",), (0,))  # they have no hash
+
+
+def test_stages_are_done_once_and_settings_hold(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def stage(name: str) -> dict[str, str]:
+        calls.append(name)
+        return {"said": name}
+
+    stages = {name: (lambda name=name: stage(name)) for name in ("a", "b", "c")}
+    assert run_stages(tmp_path, {"steps": 1}, stages, most=1) == 2
+    assert run_stages(tmp_path, {"steps": 1}, stages) == 0
+    assert calls == ["a", "b", "c"]
+    assert found(tmp_path, "b")["said"] == "b"
+    with pytest.raises(OutputError, match="other settings"):
+        run_stages(tmp_path, {"steps": 2}, stages)
+    done_file(tmp_path, "b").unlink()
+    run_stages(tmp_path, {"steps": 1}, stages)
+    assert calls[3:] == ["b"]
+    with pytest.raises(OutputError, match="stage d"):
+        found(tmp_path, "d")
+
+
+def test_each_variant_trains_without_what_it_is_named_for(plan: Plan) -> None:
+    losses = {
+        name: {loss for loss in bench.OFF if getattr(plan.recipe_of(0, changes).objectives, loss)}
+        for name, changes in bench.VARIANTS.items()
+    }
+    for loss in bench.OFF:
+        assert losses[f"no-{loss}"] == set(bench.OFF) - {loss}
+    assert losses["infonce-only"] == {"ets"}
+    assert losses["reconstruction-only"] == {"mem", "mlm"}
+    modes = {name: plan.recipe_of(0, changes).negatives.mode for name, changes in bench.VARIANTS.items()}
+    assert (modes["random-negatives"], modes["antipodal-negatives"]) == ("random", "antipodal")
+
+
+def test_bench_from_end_to_end(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "VARIANTS", {name: bench.VARIANTS[name] for name in ("full", *bench.DEAD.values())})
+    monkeypatch.setattr(baselines, "SCRATCH", baselines.SCRATCH.model_copy(update={"epochs": 1}))
+    stages = bench.stages_of(plan)
+    assert run_stages(plan.work, plan.settings(), stages, most=1) == len(stages) - 1
+    assert run_stages(plan.work, plan.settings(), stages) == 0
+    table = bench.figures(plan)
+    entry = next(entry for entry in table["real"] if entry["fraction"] == 1.0)
+    assert set(entry["baselines"]) == {*bench.DEAD.values(), *bench.BASELINES, bench.SUPERVISED}
+    assert entry["baselines"]["trivial"]["difference"] == pytest.approx(
+        entry["macro_auc"] - entry["baselines"]["trivial"]["macro_auc"], abs=2e-6
+    )
+    assert [entry["fraction"] for entry in table["sim"]] == [0.0, 0.1, 1.0]  # 1 % of 192 is too few
+    assert set(table["skills"]["parts"]) == set(bench.DEAD)
+
+
+def test_validation_fold_is_scored_without_the_test_fold(plan: Plan) -> None:
+    ground = score.open_ground("real", plan.real, (1.0,), fold="val")
+    folds = ground.problem.folds
+    assert set(ground.cohort.split[folds.test]) == {"val"}
+    model = plan.train("full-0", [plan.sim, plan.real], 0)
+    values = score.features_of(model, ground)["embedding"]
+    assert np.isnan(values[ground.cohort.split == "test"]).all()
+    assert np.isfinite(values[ground.cohort.split == "train"]).all()

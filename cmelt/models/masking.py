@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cmelt.models.batch import IGNORE
@@ -33,17 +35,21 @@ def mask_text(ids: Tensor, padding: Tensor, noise: Tensor, prob: float, tokenize
     tokenizer's mask token, 10 % a random ordinary token, 10 % stay. `noise` (B, 3, L) is uniform: whether, how, which.
     """
     special, ordinary = _kinds(tokenizer)
-    scored = (noise[:, 0] < prob) & ~padding & ~special[ids]
-    labels = torch.where(scored, ids, IGNORE)
-    how = noise[:, 1]
-    masked = torch.where(scored & (how < 0.8), tokenizer.mask_id, ids)
-    drawn = ordinary[(noise[:, 2].double() * len(ordinary)).long()]
-    return torch.where(scored & (how >= 0.8) & (how < 0.9), drawn, masked), labels
+    read, drawn = ids.numpy(), noise.numpy()  # many small steps, which Torch begins slowly
+    masked, labels = read.copy(), np.full_like(read, IGNORE)
+    row, at = np.nonzero((drawn[:, 0] < prob) & ~padding.numpy())
+    scored = ~special[read[row, at]]
+    row, at = row[scored], at[scored]
+    own, how = read[row, at], drawn[row, 1, at]
+    other = ordinary[(drawn[row, 2, at].astype(np.float64) * len(ordinary)).astype(np.int64)]
+    labels[row, at] = own
+    masked[row, at] = np.where(how < 0.8, tokenizer.mask_id, np.where(how < 0.9, other, own))
+    return torch.from_numpy(masked), torch.from_numpy(labels)
 
 
 @lru_cache(4)
-def _kinds(tokenizer: ReportTokenizer) -> tuple[Tensor, Tensor]:
+def _kinds(tokenizer: ReportTokenizer) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return which ids of the vocabulary are special, (V,) bool, and the ids that are not."""
-    special = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
+    special = np.zeros(tokenizer.vocab_size, bool)
     special[list(tokenizer.special_ids)] = True
-    return special, (~special).nonzero().squeeze(1)
+    return special, np.flatnonzero(~special)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,25 +130,38 @@ class Mixture:
         return np.concatenate([order.upcoming(own) for order, own in zip(self.orders, owns, strict=True)])
 
 
-def noise(seed: int, stream: int, epochs: Ints, positions: Ints, count: int) -> NDArray[np.float32]:
-    """Return uniform noise in [0, 1), (B, count), that depends on nothing but (seed, stream, epoch, position, column).
+def noise(seed: int, epochs: Ints, positions: Ints, counts: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Return uniform noise in [0, 1), one array (B, count) for each of `counts`.
 
-    A counter-based generator (two rounds of the splitmix64 finaliser), so any slice of a batch, on any rank or thread,
-    gets the numbers it would have got in the whole. Each 64-bit word makes two of them.
+    A number depends on nothing but (seed, which of the arrays, epoch, position, column): a counter-based generator (two rounds of
+    the splitmix64 finaliser), so any slice of a batch, on any rank or thread, and of any width, gets what it would have got in the
+    whole. Each 64-bit word makes two of them.
     """
-    with np.errstate(over="ignore"):
-        key = _mix(np.asarray(seed, np.uint64) * GOLDEN + np.uint64(stream) + np.uint64(1))
-        rows = _mix(_mix(epochs.astype(np.uint64) + key) ^ positions.astype(np.uint64))
-        words = _mix(rows[:, None] + np.arange(1, count // 2 + 2, dtype=np.uint64) * GOLDEN)
-    halves = words.astype("<u8", copy=False).view("<u4")[:, :count]
-    return np.multiply(halves >> np.uint32(8), np.float32(2.0**-24), dtype=np.float32)
+    rows = _mix(_mix(epochs.astype(np.uint64)[:, None] + _keys(seed, len(counts))) ^ positions.astype(np.uint64)[:, None])
+    lengths = [count // 2 + 1 for count in counts]
+    steps = np.arange(1, max(lengths) + 1, dtype=np.uint64) * GOLDEN
+    words: NDArray[np.uint64] = np.concatenate([row[:, None] + steps[:length] for row, length in zip(rows.T, lengths, strict=True)], axis=1)
+    whole = (_mix(words).astype("<u8", copy=False).view("<u4") >> np.uint32(8)).view("<i4").astype(np.float32)
+    whole *= np.float32(2.0**-24)
+    starts = 2 * np.cumsum([0, *lengths])
+    return [whole[:, start : start + count].copy() for start, count in zip(starts, counts, strict=False)]
 
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+@lru_cache(8)
+def _keys(seed: int, count: int) -> NDArray[np.uint64]:
+    """Return a key for each of `count` arrays of noise."""
+    numbers: NDArray[np.uint64] = np.arange(1, count + 1, dtype=np.uint64)
+    return _mix(np.asarray([seed], np.uint64) * GOLDEN + numbers)
+
+
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64-bit words (the splitmix64 finaliser)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = x ^ (x >> np.uint64(30))
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x

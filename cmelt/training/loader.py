@@ -27,8 +27,6 @@ from cmelt.text.tokenizer import ReportTokenizer
 from cmelt.training.corpus import Corpus
 from cmelt.training.negatives import Dealer
 
-LEADS_STREAM, TOKENS_STREAM, TEXT_STREAM = range(3)
-
 Ints = NDArray[np.int64]
 
 
@@ -102,17 +100,18 @@ class Loader:
 
         ids, padding = self.texts.padded(text_id)
         length = ids.shape[1]
-        text_noise = torch.from_numpy(noise(self.seed, TEXT_STREAM, epochs, positions, 3 * length))
-        text_noise = text_noise.unflatten(1, (length, 3)).transpose(1, 2)  # a token's noise does not depend on the batch's longest text
-        masked_ids, labels = mask_text(ids, padding, text_noise, self.recipe.masking.text_prob, self.tokens)
+        lead_noise, mask_noise, text_noise = noise(self.seed, epochs, positions, (12, self.ecg_tokens, 3 * length))
+        # Three numbers a token, one token after the other: they do not depend on the longest text of the batch.
+        by_token = torch.from_numpy(text_noise).unflatten(1, (length, 3)).transpose(1, 2)
+        masked_ids, labels = mask_text(ids, padding, by_token, self.recipe.masking.text_prob, self.tokens)
 
         return HostBatch(
             ecg=self._ecg(rows),
-            lead_kept=torch.from_numpy(noise(self.seed, LEADS_STREAM, epochs, positions, 12) >= self.lead_prob),
+            lead_kept=torch.from_numpy(lead_noise >= self.lead_prob),
             text_ids=masked_ids,
             text_padding=padding,
             mlm_labels=labels,
-            mask_noise=torch.from_numpy(noise(self.seed, TOKENS_STREAM, epochs, positions, self.ecg_tokens)),
+            mask_noise=torch.from_numpy(mask_noise),
             is_aligned=torch.from_numpy(deal.is_aligned[here]),
             report_id=torch.from_numpy(report_id),
             text_report_id=torch.from_numpy(text_id),
@@ -151,8 +150,7 @@ class Loader:
         shape = (len(rows), 12, self.corpus.samples)
         if self.late:
             units = torch.empty(shape, dtype=torch.int16, pin_memory=torch.cuda.is_available())
-            for row, out in zip(rows.tolist(), units.numpy(), strict=True):
-                self.corpus.read(row, out)
+            self.corpus.read(rows, units.numpy())
             return units
         ecg, out = self._room.take(shape)
         self.corpus.ecg_mv(rows, out)

@@ -76,7 +76,7 @@ def deal_balanced(report_id: Ints, group: Ints, embeddings: NDArray[np.float32],
     """
     report_id = np.asarray(report_id, np.int64)
     text_id, is_aligned = report_id.copy(), np.full(len(report_id), IGNORE, np.int64)
-    for name in np.unique(group):
+    for name in np.flatnonzero(np.bincount(group)):
         rows = rng.permutation(np.flatnonzero(group == name))
         if len(rows) < SMALLEST_GROUP:
             continue
@@ -94,8 +94,9 @@ def deal_balanced(report_id: Ints, group: Ints, embeddings: NDArray[np.float32],
 
 
 def _derangeable(reports: Ints) -> bool:
-    """Return whether `reports` can be permuted so that no row gets an equal one: none is more than half of them."""
-    return not len(reports) or 2 * int(np.unique(reports, return_counts=True)[1].max()) <= len(reports)
+    """Return whether sorted `reports` can be permuted so that no row gets an equal one: none is more than half of them."""
+    half = len(reports) // 2
+    return not (reports[: len(reports) - half] == reports[half:]).any()
 
 
 def _most_different(reports: Ints, embeddings: NDArray[np.float32], rng: np.random.Generator) -> Ints:
@@ -115,7 +116,7 @@ def _blocks(reports: Ints, rng: np.random.Generator) -> list[Ints]:
         return [np.arange(len(reports))]
     for _ in range(100):
         blocks = np.array_split(rng.permutation(len(reports)), count)
-        if all(_derangeable(reports[block]) for block in blocks):
+        if all(_derangeable(np.sort(reports[block])) for block in blocks):
             return blocks
     return [np.arange(len(reports))]  # one report is close to half of them: only the whole is sure to do
 

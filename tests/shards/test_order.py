@@ -37,11 +37,17 @@ def test_reads_stay_within_a_window_of_shards() -> None:
 
 def test_noise_is_uniform_and_depends_on_its_place_alone() -> None:
     epochs, positions = np.zeros(500, np.int64), np.arange(500)
-    whole = noise(3, 1, epochs, positions, 64)
-    assert (noise(3, 1, epochs[100:200], positions[100:200], 64) == whole[100:200]).all()
+    one, whole = noise(3, epochs, positions, (7, 64))
+    assert [part.shape for part in (one, whole)] == [(500, 7), (500, 64)]
+    narrow = noise(3, epochs[100:200], positions[100:200], (12, 31))[1]  # a slice of the batch, and of other widths
+    assert (narrow == whole[100:200, :31]).all()
     assert abs(whole.mean() - 0.5) < 0.01
     assert abs(whole.std() - 12**-0.5) < 0.01
     assert whole.min() >= 0
     assert whole.max() < 1
-    for other in (noise(4, 1, epochs, positions, 64), noise(3, 2, epochs, positions, 64), noise(3, 1, epochs + 1, positions, 64)):
+    first = noise(3, epochs, positions, (64, 64))[0]
+    for other in (noise(4, epochs, positions, (1, 64))[1], first, noise(3, epochs + 1, positions, (1, 64))[1]):
         assert abs(np.corrcoef(whole.ravel(), other.ravel())[0, 1]) < 0.02
+    assert noise(3, np.array([2]), np.array([10**6]), (2,))[0].tolist() == [
+        [0.22097861766815186, 0.4022035598754883]
+    ]  # for good: a run resumed in a later version

@@ -2,8 +2,8 @@
 
     python -m pipelines.ship RUN FOLDER [--figures FOLDER_OF_JSON [--write]]
 
-The figures are what `cmelt probe --json` and `cmelt zeroshot --json` printed: probe-real.json, zeroshot-real.json, and the same on simulated
-recordings; `--write` puts them into docs/results/sim-small.json. The same run gives the same bytes.
+The figures are what `cmelt probe --json` and `cmelt zeroshot --json` printed: probe-real.json, zeroshot-real.json, and the same on
+simulated recordings; `--write` puts them into docs/results/sim-small.json. The same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ tags: [ecg, electrocardiogram, medical, multimodal, simulated-data]
 ---
 # cmelt-sim-small
 
-A small C-MELT: an ECG encoder and a text encoder that learnt together from **simulated** 12-lead ECGs and their reports, and from nothing else.
-No patient was ever recorded for it: it is free of anybody's data, and under the MIT licence like the code.
+A small C-MELT: an ECG encoder and a text encoder that learnt together from **simulated** 12-lead ECGs and their reports, and from
+nothing else. No patient was ever recorded for it: it is free of anybody's data, and under the MIT licence like the code.
 
 **Not for clinical use.** It is no medical device, and no clinical decision may rest on it.
 
@@ -65,7 +65,8 @@ text = model.encode_text(["sinus rhythm. normal ecg."])  # (N, {width})
 - It knows what the simulator knows: rhythms, conduction, infarcts, ST-T changes, hypertrophy and the others that `cmelt simulate` draws, as
   textbooks have them. What is rare or mixed in real life it has not seen, nor artefacts beyond the simulated noise.
 - Its words are those of the simulated reports, English and some German. Other wordings may fall on deaf ears.
-- Real records were used to choose its training (PTB-XL's validation fold), never to train it. Other machines and people may be served worse.
+- Real records were used to choose its training (PTB-XL's validation fold), never to train it. Other machines and people may be served
+  worse.
 - Its numbers are similarities, not probabilities.
 """
 
@@ -123,16 +124,15 @@ def figure_lines(figures: dict[str, Any]) -> str:
     lines = []
     for name, found in figures.items():
         tested = next(one["n_test"] for one in found["labels"].values() if "n_test" in one)
-        lines += [
-            f"On {GROUNDS[name]}: PTB-XL's five superclasses, macro AUROC with its 95 % interval, {found['fold']} fold, {tested} recordings.",
-            "",
-        ]
+        lines += [f"On {GROUNDS[name]}: PTB-XL's five superclasses, {found['fold']} fold, {tested} recordings; macro AUROC with its"]
+        lines += ["95 % interval over patients.", ""]
         lines += ["| labels | training records | this model | random initialisation |", "| --- | --- | --- | --- |"]
         for share, one in found["labels"].items():
             base = one.get("random_init")
             value = one["not_computed"] if "not_computed" in one else f"{one['macro_auc']:.3f} [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]"
             label = "none (zero-shot)" if share == "0%" else share
-            lines.append(f"| {label} | {one['n_train']} | {value} | {f'{base["macro_auc"]:.3f}' if base else ''} |")
+            beside = f"{base['macro_auc']:.3f}" if base else ""
+            lines.append(f"| {label} | {one['n_train']} | {value} | {beside} |")
         if "per_class" in found:
             classes = ", ".join(f"{label} {auc:.3f}" for label, auc in found["per_class"].items() if auc is not None)
             recall = found["retrieval"].get("ecg_to_text@10")

@@ -78,6 +78,16 @@ RHYTHMS = {"AFIB", "AFLT", "STACH", "SBRAD", "SARRH", "SVARR", "SVTAC", "PSVT", 
 EXTRA_BEATS = {"PVC", "PAC", "PRC(S)", "BIGU", "TRIGU"}
 
 
+OF_P = {"1AVB", "LPR", "2AVB", "3AVB", "LAO/LAE", "RAO/RAE", "PAC"}
+EXCLUDED: dict[str, set[str]] = {
+    **dict.fromkeys(("AFIB", "AFLT", "SVTAC", "PSVT"), OF_P),
+    "LVH": {"LVOLT"},
+    "BIGU": {"TRIGU"},
+    "3AVB": EXTRA_BEATS,
+}
+"""What cannot be found beside a finding: without a P wave there is no long PR and no large atrium, nor an early atrial beat."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patient:
     """Who is recorded; several records may be of one patient."""
@@ -142,12 +152,17 @@ def draw_findings(patient: Patient, rng: np.random.Generator) -> dict[str, float
     """Draw what one record of `patient` shows, code → severity: what lasts, a little changed, and what comes and goes."""
     start = {code: float(np.clip(s + rng.normal(0, 0.08), 0.03, 1)) for code, s in patient.lasting.items()}
     for _ in range(8):  # an abnormal record without any diagnosis is rare
-        found = draw_codes(rng, patient.age, patient.male, patient.normal, start, lasting=False)
+        found = without_contradictions(draw_codes(rng, patient.age, patient.male, patient.normal, start, lasting=False))
         if patient.normal or found.keys() & diagnoses() or rng.random() < 0.04:
             break
     if "PACE" in found:  # pacing hides the rest
         found = {code: s for code, s in found.items() if code == "PACE" or rng.random() < 0.02}
     return found
+
+
+def without_contradictions(found: dict[str, float]) -> dict[str, float]:
+    """Return the findings less those that another one excludes."""
+    return {code: s for code, s in found.items() if not any(code in EXCLUDED.get(other, ()) for other in found)}
 
 
 def draw_case(patient: Patient, rng: np.random.Generator) -> Case:
@@ -182,6 +197,7 @@ def name_findings(case: Case, found: dict[str, float], rng: np.random.Generator)
     if rng.random() < 0.35:
         mimic = str(rng.choice(MIMICS))
         case.shown.setdefault(mimic, 0.30 * rng.random())
+        case.shown = without_contradictions(case.shown)
 
 
 @cache

@@ -97,14 +97,14 @@ class ShardFolder:
         return pa.table({name: self._columns[name] for name in names})
 
     def column(self, name: str) -> list[Any] | NDArray[Any]:
-        """Return an index column: an array for numbers (NaN where null), else a list."""
+        """Return an index column, a value a row: an array (N,) for numbers (NaN where null), else a list."""
         column = self.table([name]).column(name)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             return column.to_numpy()
         return column.to_pylist()
 
     def rows(self, split: str = "", where: str = "") -> NDArray[np.int64]:
-        """Return the rows of a split (train, val, test; '' = all) for which the filter `where` is true, ascending.
+        """Return the rows (N,) of a split (train, val, test; '' = all) for which the filter `where` is true, ascending.
 
         `where` is of the form ``fold <= 8 and device = 'CS100'`` (cmelt.shards.where); raises InputError for one that is not.
         """
@@ -118,7 +118,7 @@ class ShardFolder:
         return np.flatnonzero(kept)
 
     def shard_of(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the number, in ``names``, of the shard in which each of `rows` lies."""
+        """Return the number (N,), in ``names``, of the shard in which each of `rows` (N,) lies."""
         return self._shard[rows]
 
     @property
@@ -167,7 +167,7 @@ class ShardFolder:
             return {shard["name"]: problem for shard, problem in zip(self.manifest["shards"], found, strict=True) if problem}
 
     def far_bytes(self) -> NDArray[np.int64]:
-        """Return how many bytes each of ``names`` has that is to be fetched; 0 in a local folder."""
+        """Return how many bytes (N,) each of ``names`` has that is to be fetched; 0 in a local folder."""
         return np.array([self._listed[name]["bytes"] if self._remote else 0 for name in self._names], np.int64)
 
     def wanted(self, shards: Iterable[int]) -> list[Wanted]:
@@ -180,7 +180,7 @@ class ShardFolder:
         return [(self._remote, self._listed[self._names[number]]) for number in numbers]
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Fetch the shards of `rows` in the background, in their order, where the folder lies at a URL; they are read next."""
+        """Fetch the shards of `rows` (N,) in the background, in their order, where the folder lies at a URL; they are read next."""
         if self._cache:
             self._cache.expect(self.wanted(dict.fromkeys(self.shard_of(rows).tolist())))
 

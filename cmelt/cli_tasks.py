@@ -136,7 +136,7 @@ def zeroshot(
     run: Runs = None,
     shards: Shards = None,
     texts: Annotated[str, typer.Option(help="name, templates, description, reports (default) or all.")] = "",
-    similarity: Annotated[str, typer.Option(help="softmax, cosine or dot (published).")] = "softmax",
+    similarity: Annotated[str, typer.Option(help="contrast (with a normal ECG), softmax, cosine or dot (published).")] = "contrast",
     classes: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Your own texts: columns class,text.")] = None,
     template: Annotated[list[str] | None, typer.Option(help="A sentence with {} in the place of a class's text; may be repeated.")] = None,
     leads: Leads = "12",

@@ -77,6 +77,8 @@ class ModelSettings(Settings):
     """Channels, kernel and stride of each convolution of the ECG tokeniser."""
     conv_norm: Literal["group", "none"] = "group"
     """After the first convolution: each channel standardised over time (published), which hides how large the waves are, or nothing."""
+    input_norm: Literal["layer", "none"] = "layer"
+    """After the last convolution: each token standardised over its channels (published), which hides the same, or nothing."""
     ecg_width: int = 768
     """W, the width of the ECG encoder's tokens."""
     ecg_layers: int = 8

@@ -61,7 +61,7 @@ class ECGEncoder(nn.Module):
             for before, (after, kernel, stride) in zip(channels, settings.conv_layers, strict=False)
         )
         self.conv_norm = nn.GroupNorm(channels[1], channels[1]) if settings.conv_norm == "group" else nn.Identity()
-        self.input_norm = nn.LayerNorm(channels[-1])
+        self.input_norm = nn.LayerNorm(channels[-1]) if settings.input_norm == "layer" else nn.Identity()
         self.project = nn.Linear(channels[-1], width)
         self.rate = settings.ecg_dropout
         self.position = PositionConv(width, settings.position_kernel, settings.position_groups)

@@ -32,10 +32,11 @@ TEXTS = ("name", "templates", "description", "reports", "all")
 """A class by its plain name, by the name in several sentences, by a clinical description, by wordings as in reports, or by all of these."""
 OWN = "file"
 """The kind of texts that are read from a file of the user's."""
-SIMILARITIES = ("cosine", "dot", "softmax")
-"""Cosine; the raw dot product, as published; the share of the class among all classes, softmax of cosine / TEMPERATURE."""
+SIMILARITIES = ("cosine", "dot", "softmax", "contrast")
+"""Cosine; the raw dot product, as published; the share of the class among all classes, softmax of cosine / TEMPERATURE; the cosine less
+that to the texts of a normal ECG (pairs of positive and negative texts, as CheXzero compares them)."""
 TEMPERATURE = 0.1
-RULE = ("reports", "softmax")
+RULE = ("reports", "contrast")
 """What the texts and the similarity are where nothing else is asked for: chosen on validation (docs/results.md)."""
 
 
@@ -75,6 +76,7 @@ def zeroshot(
         names = [name for name in names if name in own]
         words = {kind: {name: of[name] for name in names} for kind, of in words.items()}
         words[OWN] = {name: [fill(sentence, text) for sentence in templates or ["{}"] for text in own[name]] for name in names}
+    normal = {f"normal, {kind}": prompts("superclass", kind if kind != OWN else RULE[0], templates)["NORM"] for kind in words}
     if similarity == "softmax" and len(names) < 2:
         raise TaskError("the softmax over one class is always 1; name more classes, or take --similarity cosine")
     labels = cohort.truth[:, [cohort.classes.index(name) for name in names]]
@@ -86,9 +88,12 @@ def zeroshot(
         raise TaskError(f"no class of {task!r} has positive and negative recordings in the test fold; add recordings")
     model = load_model(opened, cohort)
     ecg = encoder_features(model, cohort, "embeddings", quiet, np.concatenate([test, val]))["embedding"]
-    vectors = class_vectors(model, words)
+    vectors = class_vectors(model, words | {kind: {"NORM": of} for kind, of in normal.items()})
 
-    score = similarities(ecg[: len(test)], vectors[texts], similarity)
+    def scores(ecg: NDArray[np.floating], kind: str, how: str) -> Floats:
+        return similarities(ecg, vectors[kind], how, vectors[f"normal, {kind}"])
+
+    score = scores(ecg[: len(test)], texts, similarity)
     found = evaluate(truth, [score], resample_weights(cohort.patients[test]), usable)
     entry = {"fraction": 0, "seeds": [0], "n_train": 0, "n_test": len(test)}
     left_out |= {name: f"not in {classes}" for name in cohort.classes if name not in names}
@@ -97,7 +102,7 @@ def zeroshot(
     result |= ({"where": where} if where else {}) | ({"fold": fold} if fold != "test" else {})
     result |= {"fractions": [entry], "rule": {"texts": texts, "similarity": similarity}, "texts": words[texts]}
     result["validation"] = {
-        f"{kind}, {how}": plain(macro(auroc(labels[val], similarities(ecg[len(test) :], vectors[kind], how))))
+        f"{kind}, {how}": plain(macro(auroc(labels[val], scores(ecg[len(test) :], kind, how))))
         for kind in words
         for how in SIMILARITIES
         if len(val)
@@ -194,14 +199,24 @@ def class_vectors(model: CMELT, words: Mapping[str, Mapping[str, Sequence[str]]]
     return out
 
 
-def similarities(ecg: NDArray[np.floating], vectors: tuple[Floats, Floats], how: str) -> Floats:
-    """Return the similarity (N, C) of ECG embeddings (N, D) to class vectors; `how` is one of SIMILARITIES."""
+def similarities(
+    ecg: NDArray[np.floating], vectors: tuple[Floats, Floats], how: str, normal: tuple[Floats, Floats] | None = None
+) -> Floats:
+    """Return the similarity (N, C) of ECG embeddings (N, D) to class vectors; `how` is one of SIMILARITIES.
+
+    ``contrast`` wants the vectors (1, D) of a `normal` ECG; a class that means the same is contrasted with the nearest of the others.
+    """
     raw, unit = vectors
     if how == "dot":
         return ecg @ raw.T
     cosine = _unit(ecg) @ unit.T
     if how == "cosine":
         return cosine
+    if how == "contrast":
+        assert normal is not None
+        more = cosine - _unit(ecg) @ normal[1].T
+        same = np.abs(unit - normal[1]).max(1) < 1e-9
+        return np.where(same, -more[:, ~same].max(1, keepdims=True), more) if 0 < same.sum() < len(same) else more
     share = np.exp((cosine - cosine.max(1, keepdims=True)) / TEMPERATURE)
     return share / share.sum(1, keepdims=True)
 

@@ -147,7 +147,7 @@ def test_choices_are_made_on_the_validation_fold_with_the_test_fold_left_alone(r
     texts = zeroshot(run, fold="val", quiet=True)
     (cohort,) = {Cohort(open_run(run, None).shards, "superclass")}
     assert set(scored.column("key").to_pylist()) == set(cohort.keys[cohort.split == "val"])
-    assert texts["fractions"][0]["macro_auc"] == texts["validation"]["reports, softmax"]
+    assert texts["fractions"][0]["macro_auc"] == texts["validation"]["reports, contrast"]
     assert (run / "results" / "zeroshot-superclass-val.json").is_file()
     assert "scored: fold val" in shown(result)
     with pytest.raises(TaskError, match="no fold 'vall'; did you mean 'val'"):

@@ -62,7 +62,7 @@ def test_zeroshot_with_the_models_own_texts(run: Path) -> None:
     result = zeroshot(run, quiet=True)
     assert 0 <= result["fractions"][0]["macro_auc"] <= 1
     assert result["texts"]["NORM"][0] == "sinus rhythm. normal axis. normal ecg."
-    assert result["rule"] == {"texts": "reports", "similarity": "softmax"}
+    assert result["rule"] == {"texts": "reports", "similarity": "contrast"}
     with pytest.raises(TaskError, match="no similarity 'cosin'; did you mean 'cosine'"):
         zeroshot(run, similarity="cosin", quiet=True)
 
@@ -114,7 +114,7 @@ def test_texts_that_cannot_be(text: str, message: str, run: Path, tmp_path: Path
     file = tmp_path / "texts.csv"
     file.write_text(text)
     with pytest.raises((InputError, TaskError), match=message):
-        zeroshot(run, classes=file, quiet=True)
+        zeroshot(run, classes=file, similarity="softmax", quiet=True)
 
 
 def test_rules_that_cannot_be(run: Path, tmp_path: Path) -> None:
@@ -143,3 +143,15 @@ def test_similarities_are_what_they_say(run: Path) -> None:
     share = similarities(ecg, vectors, "softmax")
     np.testing.assert_allclose(share.sum(1), 1)
     np.testing.assert_allclose(share[:, 1] / share[:, 2], np.exp((expected[:, 1] - expected[:, 2]) / 0.1), rtol=1e-4)
+
+
+def test_contrast_is_with_a_normal_ecg() -> None:
+    ecg, unit = np.random.default_rng(0).normal(size=(6, 4)), np.eye(4)[:3]
+    cosine = similarities(ecg, (unit, unit), "cosine")
+    apart = similarities(ecg, (unit, unit), "contrast", (unit[:1], unit[:1]))
+    np.testing.assert_allclose(apart[:, 1:], cosine[:, 1:] - cosine[:, :1])
+    np.testing.assert_allclose(apart[:, 0], cosine[:, 0] - cosine[:, 1:].max(1))
+    foreign = np.eye(4)[3:]  # no class is the normal one
+    np.testing.assert_allclose(
+        similarities(ecg, (unit, unit), "contrast", (foreign, foreign)), cosine - ecg[:, 3:] / np.linalg.norm(ecg, axis=1)[:, None]
+    )

@@ -110,15 +110,15 @@ def baseline_scores(ground: Ground, name: str, shape: CMELT, seeds: Sequence[int
 
 
 def supervised_scores(ground: Ground, shape: CMELT, seed: int) -> list[Scored]:
-    """Return the scores of an encoder of the shape of `shape` that learns from each draw's labels alone, from weights of `seed`."""
-    problem = ground.problem
-    return [
-        Scored(
-            fraction, RUNS * draw + seed, from_scratch(shape, ground.cohort, problem.folds, problem.usable, rows, RUNS * draw + seed).score
-        )
-        for fraction in ground.fractions
-        for draw, rows in ground.drawn(fraction).items()
-    ]
+    """Return the scores of an encoder of the shape of `shape` that learns from labels alone: those of draw `seed`, from its weights."""
+    folds, usable = ground.problem.folds, ground.problem.usable
+    out = []
+    for fraction in ground.fractions:
+        drawn = ground.drawn(fraction)
+        if drawn:
+            rows = drawn[sorted(drawn)[seed % len(drawn)]]
+            out.append(Scored(fraction, seed, from_scratch(shape, ground.cohort, folds, usable, rows, seed).score))
+    return out
 
 
 def keep(folder: Path, name: str, ground: Ground, scored: Sequence[Scored], **facts: Any) -> None:

@@ -177,14 +177,25 @@ def pretrain(
     out: Annotated[Path | None, typer.Option(help="The run folder; default: runs/RECIPE-N.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --out (default: of the newest run).")] = False,
     upload: Annotated[str, typer.Option(metavar="URL", help="Copy every checkpoint there too, such as s3://bucket/run.")] = "",
+    prepare: Annotated[bool, typer.Option("--prepare", help="Make the reports' embeddings, then stop: --resume trains.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how long and how large it would be; write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Pre-train C-MELT on the training split of one or more shard folders. Under torchrun: on several GPUs."""
     from cmelt.config import load_recipe
-    from cmelt.pretrain import pretrain as verb
 
     settings = load_recipe("pretrain", recipe, [*(changes or []), *([f"data.where={json.dumps(where)}"] if where else [])])
-    summary = verb(shards, settings, out=out, name=Path(recipe).stem, resume=resume, upload=upload)
+    if dry_run:
+        from cmelt.rates import measure
+        from cmelt.shards.read import ShardFolder
+
+        first = ShardFolder(shards[0])
+        guess = measure(settings, first.fs_hz, first.samples)
+        emit(guess.as_dict()) if as_json else console().print(guess.line(), markup=False)
+        return
+    from cmelt.pretrain import pretrain as verb
+
+    summary = verb(shards, settings, out=out, name=Path(recipe).stem, resume=resume, upload=upload, prepare=prepare)
     if os.environ.get("RANK", "0") != "0":
         return  # one rank speaks for all
     emit(summary) if as_json else console().print(f"run: {summary['run']}  steps: {summary['steps']}  {summary['minutes']:.1f} min")
@@ -271,7 +282,7 @@ def report(
     from cmelt.tasks.base import newest_run
 
     for file in out or [Path("report.html")]:
-        console().print(f"page: {verb(runs or [newest_run()], file)}")
+        console().print(f"written: {verb(runs or [newest_run()], file)}")
 
 
 app.add_typer(tasks)

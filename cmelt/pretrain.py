@@ -44,13 +44,15 @@ def pretrain(
     resume: bool = False,
     quiet: bool = False,
     upload: str = "",
+    prepare: bool = False,
 ) -> dict[str, Any]:
     """Train on the training split of `shards` (folders or URLs) as `recipe` says and leave a run folder; return its summary.
 
     The validation split is scored for losses and ECG↔report retrieval, and chooses the model; no test row is read. With
     `resume`, goes on from the newest training state of `out` and gives the same numbers as an undisturbed run (bit for bit
-    on one CPU). Checkpoints go to the URL `upload` too. Raises ShardError, CheckpointError, OutputError, or CmeltError for a
-    loss that is not finite.
+    on one CPU). Checkpoints go to the URL `upload` too. With `prepare`, stops once the run folder has its recipe and the reports'
+    embeddings, for which no GPU need wait; `resume` trains. Raises ShardError, CheckpointError, OutputError, or CmeltError for
+    a loss that is not finite.
     """
     settings = recipe.train
     out = run_folder(out, name, resume)
@@ -89,6 +91,9 @@ def pretrain(
         write_json(out / RECIPE, facts | {"history": begun})
     with accelerator.main_process_first():
         embeddings = kept_embeddings(out, {"train": corpus.reports, "val": held_out.reports}, recipe.negatives.embeddings)
+    if prepare:
+        accelerator.end_training()
+        return {"run": str(out), "steps": first_step, "minutes": 0.0, "stopped": False, "parameters": facts["parameters"], **counts}
     loader = Loader(corpus, model, recipe, Dealer(embeddings["train"], recipe.negatives.mode), late=torch.cuda.is_available())
     val_loader = Loader(held_out, model, recipe, Dealer(embeddings["val"], recipe.negatives.mode), augment=False)
     track = begin_tracking(accelerator, out, first_step, facts["recipe"])

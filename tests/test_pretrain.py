@@ -134,18 +134,20 @@ def test_a_run_cut_off_resumes_to_the_same_bytes(shards: Path, tmp_path: Path, e
     changes = [f"train.ema={ema}", "model.ecg_dropout=0.1", "model.fusion_dropout=0.1", "train.save_every=2", "train.keep=9"]
     pretrain([shards], recipe(*changes), tmp_path / "whole", quiet=True)
     run = tmp_path / "cut"
+    pretrain([shards], recipe(*changes), run, quiet=True, prepare=True)
+    assert sorted(file.name for file in run.iterdir()) == ["recipe.json", "reports.safetensors"]
     for call in (1, 4):  # before the first state there is, and after the validation of step 3, which no state has seen
         with monkeypatch.context() as patch:
             at_update(patch, call, die)
             with pytest.raises(KeyboardInterrupt):
-                pretrain([shards], recipe(*changes), run, resume=run.exists(), quiet=True)
+                pretrain([shards], recipe(*changes), run, resume=True, quiet=True)
     (run / "state.part").mkdir()
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "sp')
     pretrain([shards], recipe(*changes, "data.threads=0"), run, resume=True, quiet=True)  # as many threads as before, or not
     assert_equal(tmp_path / "whole", run)
     history = json.loads((run / "recipe.json").read_text())["history"]
-    assert [entry["step"] for entry in history] == [0, 0, 2]
+    assert [entry["step"] for entry in history] == [0, 0, 0, 2]
 
 
 def test_a_signal_saves_and_ends_the_run(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ LAYERS = [
         "simulate",
         "status",
         "estimate",
+        "rates",
         "curves",
         "doctor",
     },

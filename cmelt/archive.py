@@ -41,7 +41,7 @@ class Archive:
     """An open zip file. Member paths leave out the one folder that holds everything, where there is one."""
 
     def __init__(self, file: Path | str) -> None:
-        self.file = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        self.file = os.open(file, os.O_RDONLY)
         self.start, self.length, self.count = self._directory()
         tops = {name.partition("/")[0] if "/" in name else "" for name, _ in self._entries()}
         self.top = f"{tops.pop()}/" if len(tops) == 1 and "" not in tops else ""

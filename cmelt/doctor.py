@@ -16,6 +16,7 @@ from cmelt import __version__
 from cmelt.config import PretrainRecipe, load_recipe
 from cmelt.errors import CheckpointError, CmeltError
 from cmelt.remote import free_bytes
+from cmelt.shards.workers import available_cores
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,9 +65,7 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding(
-        "devices", "CPU", f"{len(os.sched_getaffinity(0))} cores, {memory / 1e9:.0f} GB memory, {torch.get_num_threads()} threads"
-    )
+    yield Finding("devices", "CPU", f"{available_cores()} cores, {memory / 1e9:.0f} GB memory, {torch.get_num_threads()} threads")
     if not torch.cuda.is_available():
         yield Finding("devices", "GPU", f"none that torch {torch.__version__} sees: recipes tiny and small still run, base is slow")
     for number in range(torch.cuda.device_count()):

@@ -1,6 +1,6 @@
 """Files that appear whole or not at all: written as ``NAME.XXXXXXXX.part``, put on disk, renamed.
 
-What stops the writing (a full disk, no right to write, a folder of that name) is an OutputError, one line.
+What stops the writing (a full disk, no right to write, a folder of that name) is an OutputError, one line. And locks between processes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,19 @@ from typing import Any, BinaryIO
 
 from cmelt.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows has none: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
 TO_TELL = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
 )
 """Errors of writing that the user can mend; others, a raw file that is gone say, are not about the file that is written."""
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What a file system says that has no locks."""
 
 
 @contextlib.contextmanager
@@ -91,5 +99,30 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(file: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock `file`, alone or `shared`; says whether it was to be had. On a system without locks it always is."""
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl:
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(handle)
+                raise
+            held = True
+        if not held or os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # removed by its last holder between the two lines: it locks nothing
+    try:
+        yield held
     finally:
         os.close(handle)

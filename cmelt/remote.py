@@ -7,7 +7,7 @@ failing is an InputError that ends the work: a network that is down is no reason
 from __future__ import annotations
 
 import errno
-import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -183,5 +183,4 @@ def free_bytes(place: Path) -> int:
     """Return the bytes that may be written where `place` is, or would be made."""
     while not place.exists():
         place = place.parent
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize
+    return shutil.disk_usage(place).free

@@ -5,7 +5,6 @@ A shard lies there under the hash of its content, so it is never out of date, an
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cmelt.errors import ShardError
-from cmelt.files import whole
+from cmelt.files import locked, whole
 from cmelt.remote import Remote
 from cmelt.shards.manifest import file_sha256
-from cmelt.shards.store import locked
 
 PLACE = "CMELT_CACHE"
 """The environment variable that names the folder of the cache; default: ~/.cache/cmelt."""
@@ -80,7 +78,7 @@ class ShardCache:
         if touched(file):
             return
         self.root.mkdir(parents=True, exist_ok=True)
-        with locked(file.with_suffix(".lock"), fcntl.LOCK_EX):  # another thread or rank may be fetching it
+        with locked(file.with_suffix(".lock")):  # another thread or rank may be fetching it
             try:
                 if not touched(file) and self._make_room(folder, shard, now):
                     self._fetch(folder, shard, file)

@@ -240,7 +240,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.handle = os.open(path, os.O_RDONLY)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at Python's own end modules are empty already
         if hasattr(self, "handle"):

@@ -7,23 +7,17 @@ makes a shard. Locks end with their processes. A URL has no locks; two ingests o
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from cmelt.errors import OutputError
-from cmelt.files import make_folder, write_whole
+from cmelt.files import locked, make_folder, write_whole
 from cmelt.remote import Remote, local_path
 
 WORK = ".cmelt"
 LOCK, BUSY = f"{WORK}/lock", f"{WORK}/busy"
-
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What a file system says that has no locks."""
 
 
 class Store:
@@ -112,10 +106,10 @@ class Store:
         if not self.path:
             yield
             return
-        with locked(self.path / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+        with locked(self.path / LOCK, wait=False) as held:
             if not held:
                 raise OutputError(f"another ingest is writing {self}; wait for it, or choose another OUT")
-            with locked(self.path / BUSY, fcntl.LOCK_EX):
+            with locked(self.path / BUSY):
                 pass
             try:
                 yield
@@ -129,7 +123,7 @@ class Store:
         if not self.path:
             yield
             return
-        with locked(self.path / BUSY, fcntl.LOCK_SH):
+        with locked(self.path / BUSY, shared=True):
             yield
 
     @property
@@ -137,34 +131,10 @@ class Store:
         """Say whether a process leads work on this place now."""
         if not self.path or not (self.path / LOCK).exists():
             return False
-        with locked(self.path / LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB) as held:
+        with locked(self.path / LOCK, shared=True, wait=False) as held:
             return not held
 
     @property
     def _remote(self) -> Remote:
         assert self.remote
         return self.remote
-
-
-@contextlib.contextmanager
-def locked(file: Path, how: int) -> Iterator[bool]:
-    """Hold the lock `file`; says whether it was to be had. On a file system without locks it always is."""
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, how)
-            held = True
-        except BlockingIOError:
-            held = False
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                os.close(handle)
-                raise
-            held = True
-        if not held or os.fstat(handle).st_nlink:
-            break
-        os.close(handle)  # removed by its last holder between the two lines: it locks nothing
-    try:
-        yield held
-    finally:
-        os.close(handle)

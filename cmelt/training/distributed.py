@@ -87,6 +87,10 @@ def begin_tracking(
     return lambda row, step: accelerator.log(row, step=step)
 
 
+STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+"""What ends a run in order; Windows has no SIGUSR1."""
+
+
 class StopRequest:
     """True once SIGTERM or SIGUSR1 has come (SLURM's preemption). Use as a context manager: the signals' old meaning comes back."""
 
@@ -96,7 +100,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # nowhere else may signals be caught
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
+            self.before = {number: signal.signal(number, self._ask) for number in STOPS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

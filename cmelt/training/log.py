@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,10 +65,14 @@ class Pace:
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory that the GPU held since the start, or, without one, that this process did."""
+    """Return the most memory that the GPU held since the start, or, without one, this process did (0 where the system does not tell)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 class RunLog:

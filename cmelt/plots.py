@@ -107,7 +107,7 @@ def plot_ecg(
             alpha = 0.35 * abs(share) / max(np.abs(shares).max(), 1e-12)
             high, low = edges[strip.row] - 0.5, edges[strip.row + 1] + 0.5
             axes.fill_between(x[[0, -1]], high, low, color=colours[role], alpha=alpha, lw=0, zorder=0.5)
-            number = axes.text(x[0] + 1.2, low + 1, f"{share:+.3f}", fontsize=8, color=colours["trace"], zorder=1)
+            number = axes.text(_room(x, y + strip.y_mm, low + 5), low + 1, f"{share:+.3f}", fontsize=8, color=colours["trace"], zorder=1)
             number.set_path_effects([withStroke(linewidth=2.5, foreground=colours["paper"])])
     for y in base:  # 1 mV for 0.2 s before every row
         axes.plot([4, 6, 6, 11, 11, 13], y + np.array([0, 0, 1, 1, 0, 0]) * GAIN_MM_PER_MV, **pen)
@@ -139,6 +139,13 @@ class Strip:
         seen = piece[np.isfinite(piece)]
         middle = np.median(seen) if len(seen) else 0.0
         return cls(row, lead, SPEED_MM_PER_S * np.arange(first, last) / fs_hz, GAIN_MM_PER_MV * (piece - middle))
+
+
+def _room(x: NDArray[Any], y: NDArray[Any], above: float, width: float = 13) -> float:
+    """Return where a number of `width` mm stands below a trace (mm): the first place over which it stays `above`, else its highest."""
+    starts = np.arange(x[0] + 1.2, max(x[-1] - width, x[0] + 2), 2.5)
+    lowest = [np.nan_to_num(y[(x >= start) & (x < start + width)], nan=above).min() for start in starts]
+    return float(starts[np.minimum(lowest, above).argmax()])
 
 
 def _base_lines(strips: Sequence[Strip]) -> tuple[list[float], int]:

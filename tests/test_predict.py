@@ -161,6 +161,18 @@ def test_a_lead_is_shaded_by_its_weight() -> None:
     assert {text.get_text() for text in figure.axes[0].texts} >= {"-0.200", "+0.200"}
 
 
+def test_a_weight_stands_where_the_trace_leaves_room() -> None:
+    beat = np.zeros((12, 1000))
+    places = []
+    for first in (900, 20):  # ms / 10: at the end, or where the number would begin; all leads as deep
+        beat[:] = 0
+        beat[:, first::250] = -1.2
+        figure = plot_ecg(beat, 100, weights=np.ones(12))
+        places.append([text.get_position()[0] for text in figure.axes[0].texts if text.get_text() == "+1.000"])
+    assert len(places[0]) == 12
+    assert all(second > first + 2 for first, second in zip(*places, strict=True))
+
+
 def test_real_recordings_are_read_singly(realdata: Path) -> None:
     patterns = ("ptbxl/records500/*/*.hea", "cinc2021/training/*/*.hea", "cpsc2018/*/*.mat", "ptbdb/*.hea")
     found = [file for pattern in patterns for file in sorted(realdata.glob(pattern))[:1]]

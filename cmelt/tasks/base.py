@@ -160,7 +160,10 @@ class Cohort:
         """Return which of the N belong to `split`; raises TaskError where none does."""
         rows = np.flatnonzero(self.split == split)
         if not len(rows):
-            raise TaskError(f"no recording in the {split} split of {self.told} has a label of task {self.vocabulary.name!r}")
+            raise TaskError(
+                f"no recording in the {split} split of {self.told} has a label of task {self.vocabulary.name!r}; "
+                "add such recordings, or name others with --shards"
+            )
         return rows
 
     def ecg_mv(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from torch import nn
 from cmelt import __version__
 from cmelt.config import FinetuneRecipe
 from cmelt.errors import CheckpointError
-from cmelt.files import write_json, write_whole
+from cmelt.files import make_folder, write_json, write_whole
 from cmelt.metrics import resample_weights
 from cmelt.models.cmelt import CMELT
 from cmelt.record import LEADS
@@ -64,6 +64,8 @@ def finetune(
     problem, told = pose(cohort, len(opened.shards) if tested else 0, splits)
     folds, usable = problem.folds, problem.usable
     out = run_folder(out, f"finetune-{task}", False)
+    if PartialState().is_main_process:
+        make_folder(out)  # what cannot be written is better said now than after training
     tuned = classifier(load_model(opened, cohort), len(cohort.classes), recipe.tune.layers, recipe.tune.seed)
     rows: list[dict[str, Any]] = []
     course = tune_classifier(tuned, cohort, folds.train, folds.val, usable, recipe, rows.append, quiet)

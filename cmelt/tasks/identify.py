@@ -119,8 +119,8 @@ def identify(
         raise InputError("a gallery list needs a probe list, and the other way round; name both with --gallery and --probes, or none")
     opened = open_run(run, shards)
     people = People(opened.shards, leads, opened.cache, where)
-    pairs = derived(people, "test") if gallery is None or probes is None else listed(people, gallery, probes)
     model = load_for(opened, people.folders)
+    pairs = derived(people, "test") if gallery is None or probes is None else listed(people, gallery, probes)
     found = people.features(model, np.concatenate([pairs.gallery, pairs.probes]), quiet)
     result: dict[str, Any] = {**opened.facts(), "leads": list(leads), **({"where": where} if where else {}), "pairs": pairs.told}
     result["scores"] = {name: scored(values[: len(pairs.gallery)], values[len(pairs.gallery) :], pairs) for name, values in found.items()}

@@ -219,10 +219,10 @@ def _by_group(kind: str, rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def columns(title: str, *columns: str) -> Table:
-    """Return an empty table whose first and third columns are words and the others numbers."""
+    """Return an empty table whose first and third columns are words and the others numbers; where there is no room, the third wraps."""
     out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
-        out.add_column(column, justify="left" if number in (0, 2) else "right", no_wrap=True)
+        out.add_column(column, justify="left" if number in (0, 2) else "right", no_wrap=number != 2)
     return out
 
 

@@ -123,13 +123,17 @@ def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None, f
     if trained:
         first = cohort.folder_of < trained
         train, val, test = train[first[train]], val[first[val]], test[~first[test]]
-        near, far = cohort.datasets[:trained], cohort.datasets[trained:]
-        for name, rows, where in (("train", train, near), ("val", val, near), ("test", test, far)):
+        for name, rows in (("train", train), ("val", val), ("test", test)):
             if not len(rows):
-                raise TaskError(f"no recording in the {name} split of {', '.join(where)} has a label of task {cohort.vocabulary.name!r}")
+                places = cohort.folders[trained:] if name == "test" else cohort.folders[:trained]
+                raise TaskError(
+                    f"no recording in the {name} split of {', '.join(map(str, places))} has a label of task {cohort.vocabulary.name!r}; "
+                    "take other shards, or another --task"
+                )
         same = in_both(cohort, train, test)
         train = train[~same]
-        told |= {"trained_on": near, "tested_on": far, "same_recordings_left_out": int(same.sum())}
+        told |= {"trained_on": cohort.datasets[:trained], "tested_on": cohort.datasets[trained:]}
+        told |= {"same_recordings_left_out": int(same.sum())}
     if fold != "test":
         return Folds(train, val, test), told | {"fold": fold}
     shared = set(cohort.patients[np.concatenate([train, val])]) & set(cohort.patients[test])

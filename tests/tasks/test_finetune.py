@@ -55,6 +55,8 @@ def test_a_finetuned_run_is_a_run(run: Path, tmp_path: Path, shards: Path) -> No
     assert probe(out, fractions=(1.0,), baselines=(), quiet=True)["checkpoint"] == str(out)
     with pytest.raises(OutputError, match="not empty"):
         finetune(recipe(), run, None, "superclass", out, quiet=True)
+    with pytest.raises(OutputError, match="cannot write /proc/nowhere"):  # before training, not after it
+        finetune(recipe(epochs=1000, patience=1000), run, None, "superclass", Path("/proc/nowhere"), quiet=True)
     with pytest.raises(CheckpointError, match="no fine-tuned head; make one with cmelt finetune"):
         load_classifier(run)
 

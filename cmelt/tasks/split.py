@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmelt.config import did_you_mean
-from cmelt.datasets.splits import read_splits
+from cmelt.datasets.splits import either_rate, read_splits
 from cmelt.errors import TaskError
 from cmelt.origins import recording_of
 from cmelt.record import LEADS
@@ -116,7 +116,7 @@ def choose_folds(cohort: Cohort, trained: int = 0, splits: Path | None = None, f
     if splits is not None:
         files = read_splits(splits)
         names = [key.rpartition("/")[2] for key in cohort.keys]  # with several folders a key carries its data set's name
-        cohort.split = np.array([files.of.get(name, "") for name in names], str)
+        cohort.split = np.array([files.of.get(either_rate(name), "") for name in names], str)
         told = {"split": files.rule, "not_in_split_files": int((cohort.split == "").sum())}
         _refuse_parted(cohort)
     train, val, test = (cohort.rows(split) for split in ("train", "val", scored(fold)))

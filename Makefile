@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test check bench docs pages clean
+.PHONY: setup demo test check bench docs pages pictures clean
 
 setup: $(BIN)/.installed          ## make .venv with the tested versions
 
@@ -19,10 +19,16 @@ demo: setup                       ## the whole main job on simulated data, about
 test: setup                       ## every test
 	$(BIN)/python -m pytest -n 2
 
-check: setup                      ## style and types
+check: setup docs                 ## style, types, and the docs: strict, no broken link
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup                       ## the site, in site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pictures: setup demo              ## the pictures of the docs, from the demo's folder; wants Chromium
+	sh docs/pictures.sh demo
 
 bench: setup                      ## measure; prints figures, asserts nothing
 	$(BIN)/python -m tests.benchmarks.step --json
@@ -32,4 +38,4 @@ pages: setup                      ## write the generated pages: results from doc
 	$(BIN)/python -m docs.generate
 
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv demo build dist site

@@ -5,10 +5,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from docs.generate.commands import cli_page
+from docs.generate.errors import errors_page
+from docs.generate.python import python_page
+from docs.generate.recipes import recipes_page
 from docs.generate.results import results_page
 
 DOCS = Path(__file__).parents[1]
-PAGES = {"results.md": results_page}
+PAGES = {
+    "results.md": results_page,
+    "reference/cli.md": cli_page,
+    "reference/recipes.md": recipes_page,
+    "reference/errors.md": errors_page,
+    "reference/python.md": python_page,
+}
 """Page below docs/ → what writes its text."""
 
 

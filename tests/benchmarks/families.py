@@ -3,8 +3,8 @@
     python -m tests.benchmarks.families
 
 reads the folder of real recordings (CMELT_REALDATA); families whose recordings lie elsewhere are given their published layout, built
-from real signals (tests/datasets/layouts.py), INCART a simulated one. Writes docs/results/families.json and prints the table of
-docs/results.md. Fails where rows of the table ∪ recordings found are not kept + refused, or a folder does not verify.
+from real signals (tests/datasets/layouts.py), INCART a simulated one. Writes docs/results/families.json, which
+docs/results.md shows. Fails where rows of the table ∪ recordings found are not kept + refused, or a folder does not verify.
 """
 
 from __future__ import annotations
@@ -95,24 +95,10 @@ def measure(work: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table."""
-
-    def told(counts: dict[str, int]) -> str:
-        return ", ".join(f"`{name}` {count:,}" for name, count in counts.items()) or "none"
-
-    lines = ["| family | what of it | rows | kept | refused | flags |", "| --- | --- | --- | --- | --- | --- |"]
-    for row in rows:
-        cells = (f"`{row['family']}`", row["what"], f"{row['rows']:,}", f"{row['kept']:,}", told(row["refused"]), told(row["flags"]))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
     if not REALDATA.is_dir():
         sys.exit(f"no real recordings at {REALDATA}; set CMELT_REALDATA")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder))
-    write_result("families", {"families": found})
-    print(table(found))
+    print(write_result("families", {"families": found}))

@@ -9,7 +9,9 @@ import pytest
 import typer
 
 from cmelt.cli import app
+from cmelt.config import RECIPES
 from docs.generate.__main__ import DOCS, PAGES
+from docs.generate.recipes import meanings
 from docs.generate.results import FOLDER, Results, results_page
 from tests.conftest import REPOSITORY
 
@@ -39,6 +41,13 @@ def test_every_page_is_reached_and_no_link_is_broken() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), f"docs/{name} is not what its sources say; run: make pages"
+
+
+@pytest.mark.parametrize("verb", RECIPES)
+def test_every_setting_says_what_it_is(verb: str) -> None:
+    sections = {name: info.annotation for name, info in RECIPES[verb].model_fields.items()}
+    silent = [f"{name}.{key}" for name, kind in sections.items() for key in kind.model_fields if key not in meanings(kind)]  # type: ignore
+    assert not silent
 
 
 def test_every_result_is_shown_and_says_where_it_is_from() -> None:

@@ -40,7 +40,7 @@ LITTLE = {  # what is added to a command so that it is soon done
     "ingest": ["--workers=1"],
     "simulate": [f"--records={RECORDS}", "--workers=1"],
 }
-ALIASES = {"shards": ("demo", "georgia", "hospital"), "runs": ("demo", "a", "b", "base", "tiny-1")}
+ALIASES = {"shards": ("demo", "hospital"), "runs": ("demo", "a", "b", "base", "tiny-1")}
 
 pytestmark = pytest.mark.filterwarnings(  # webdataset leaves its tars to the garbage collector
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"

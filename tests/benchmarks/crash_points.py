@@ -7,9 +7,7 @@ the bytes of an undisturbed run. What kill_ingest hits by chance is here hit for
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -23,7 +21,7 @@ from typing import Any
 from cmelt.config import load_recipe
 from cmelt.ingest import ingest
 from tests.benchmarks.kill_ingest import files_of
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import options, tell
 from tests.conftest import write_raw
 
 SMALL = ["signal.duration_s=4", "shards.samples_per_shard=5"]
@@ -92,17 +90,13 @@ def measure(folder: Path, ways: tuple[str, ...], every: int) -> dict[str, int]:
 
 def main() -> None:
     """Kill, compare, and print how often."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=tuple(WAYS))
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="write docs/results/crash-points.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), tuple(given.ways), given.every)
-    if given.keep:
-        write_result("crash-points", found)
-    print(json.dumps(found) if given.json else f"every byte as undisturbed after so many moments: {found}")
+    tell("crash-points", found, given)
 
 
 if __name__ == "__main__":

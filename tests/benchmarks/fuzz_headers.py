@@ -1,15 +1,13 @@
 """Mutate headers, truncate files: every input must end as a recording or a reason, within 1 s and 500 MB, opening nothing outside RAW.
 
-    python -m tests.benchmarks.fuzz_headers --inputs 100000 [--seed 0] [--write]
+    python -m tests.benchmarks.fuzz_headers --inputs 100000 [--seed 0] [--keep]
 
-prints what became of them, the slowest input and the highest memory; exits with 1 where one did anything else. With --write the figures
+prints what became of them, the slowest input and the highest memory; exits with 1 where one did anything else. With --keep the figures
 go to docs/results/fuzz.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import resource
 import shutil
@@ -33,7 +31,7 @@ from cmelt.signal.checks import check
 from cmelt.signal.condition import repair, windows
 from cmelt.signal.decode import decode
 from cmelt.signal.mat import decode_struct
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import options, tell
 
 PACKAGE = Path(__file__).parents[2]
 MOST_S, MOST_BYTES = 1.0, 500 << 20
@@ -246,15 +244,12 @@ def fuzz(inputs: int, seed: int = 0) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
-    result = fuzz(options.inputs, options.seed)
+    given = parser.parse_args()
+    result = fuzz(given.inputs, given.seed)
     failed = result["failures"]
-    print(json.dumps(result | {"failures": len(failed)}))
+    tell("fuzz", result | {"failures": len(failed)}, given)
     print("\n".join(failed[:20]))
-    if options.write:
-        write_result("fuzz", result | {"failures": len(failed)})
     sys.exit(bool(failed))

@@ -10,10 +10,8 @@ CMELT_REALDATA (default ../shared/realdata), else simulated.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
-import json
 import os
 import shutil
 import statistics
@@ -31,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from cmelt.config import IngestRecipe, load_recipe
 from cmelt.ingest import ingest
 from cmelt.text.reports import clean_ptbxl
-from tests.benchmarks.results import processor, write_result
+from tests.benchmarks.results import options, processor, tell
 
 RECORDS = 637
 MIMIC = 800_035
@@ -173,12 +171,10 @@ def spread(pool: Executor, count: int) -> None:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--copies", type=int, default=16, help="of the recordings, for two workers; 0 leaves them out")
     parser.add_argument("--place", type=Path, help="where to write (default: memory, else the temporary folder)")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="write docs/results/ingest.json")
     arguments = parser.parse_args()
     memory = Path("/dev/shm")
     place = arguments.place or (memory if memory.is_dir() and shutil.disk_usage(memory).free > 4e9 else Path(tempfile.gettempdir()))
@@ -201,9 +197,7 @@ def main() -> None:
             told["efficiency_2"] = told["scaling_2"] / told["control_2"]
             told["minutes_800035_two_cores"] = told["minutes_800035_one_core"] / told["scaling_2"]
     told = {name: round(value, 4) if isinstance(value, float) else value for name, value in told.items()}
-    if arguments.keep:
-        write_result("ingest", told)
-    print(json.dumps(told) if arguments.json else "\n".join(f"{name:24s} {value}" for name, value in told.items()))
+    tell("ingest", told, arguments)
 
 
 if __name__ == "__main__":

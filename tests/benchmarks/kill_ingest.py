@@ -6,9 +6,7 @@ SIGKILL at a random moment, until that was done N times; then it is let go on. E
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import random
 import signal
@@ -19,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import options, tell
 from tests.conftest import write_raw
 
 WAYS = ("one", "two", "dask")
@@ -166,20 +164,16 @@ def measure(records: int, kills: int, ways: tuple[str, ...], seed: int, folder: 
 
 def main() -> None:
     """Kill, compare, and print what befell."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--records", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--spread", type=float, default=4.0, help="Seconds between two kills, at most.")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="write docs/results/kill-ingest.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.records, given.kills, tuple(given.ways), given.seed, Path(folder), given.spread)
-    if given.keep:
-        write_result("kill-ingest", found)
-    print(json.dumps(found) if given.json else "\n".join(f"{way}: {told}; every byte as undisturbed" for way, told in found.items()))
+    tell("kill-ingest", found, given)
 
 
 if __name__ == "__main__":

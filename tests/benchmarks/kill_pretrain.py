@@ -7,7 +7,6 @@ samples, reports and masks), the chosen model, and the last training state with 
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import subprocess
@@ -21,6 +20,7 @@ from torch import equal
 
 from cmelt.config import IngestRecipe
 from cmelt.ingest import ingest
+from tests.benchmarks.results import options, tell
 from tests.conftest import write_raw
 
 CODE = """
@@ -134,18 +134,14 @@ def measure(folder: Path, steps: int, kills: int, seed: int) -> dict[str, object
 
 def main() -> None:
     """Kill, compare, and print what befell."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), given.steps, given.kills, given.seed)
-    if given.json:
-        print(json.dumps(found))
-    else:
-        print(f"{found.pop('kills')} kills; every loss, batch and tensor as undisturbed: {found}")
+    tell("kill-pretrain", found, given)
 
 
 if __name__ == "__main__":

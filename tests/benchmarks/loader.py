@@ -7,8 +7,6 @@ The raw read goes through the tars from first to last with plain reads, out of t
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -29,7 +27,7 @@ from cmelt.text.tokenizer import ReportTokenizer
 from cmelt.training.corpus import Corpus
 from cmelt.training.loader import Loader
 from cmelt.training.negatives import Dealer, report_embeddings
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import options, tell
 from tests.laid import lay
 
 BATCH, SAMPLES, TOKENS = 64, 5000, 312
@@ -157,11 +155,9 @@ def start_up(place: Path, model: CMELT, recipe: PretrainRecipe) -> dict[str, flo
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = options(__doc__)
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help="write docs/results/loader.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
@@ -169,9 +165,7 @@ def main() -> None:
         folder = lay(Path(place, "shards"), sizes, samples=SAMPLES, fs_hz=500.0)
         told = {"samples": sum(sizes), "load": os.getloadavg()[0], **measure(folder, arguments.rounds)}
     told = {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
-    if arguments.write:
-        write_result("loader", told)
-    print(json.dumps(told) if arguments.json else "\n".join(f"{name:28s} {value}" for name, value in told.items()))
+    tell("loader", told, arguments)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ written down as done, committed. The sum of the proportional set sizes of all pr
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import tempfile
@@ -34,7 +32,7 @@ from cmelt.shards.workers import run_tasks
 from cmelt.shards.write import Shard
 from cmelt.signal.condition import window_samples
 from cmelt.signal.decode import Decoded
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import options, tell
 
 SECONDS = 300.0
 REPORT = "sinus rhythm. left axis deviation. poor r-wave progression - probable normal variant. borderline ecg, study {}"
@@ -183,16 +181,12 @@ def measure(rows: int, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     """Measure, and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="write docs/results/plan-memory.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.rows, Path(folder))
-    if given.keep:
-        write_result("plan-memory", found)
-    print(json.dumps(found) if given.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    tell("plan-memory", found, given)
 
 
 if __name__ == "__main__":

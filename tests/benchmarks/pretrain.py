@@ -6,7 +6,6 @@ first step, in which the first batch is made and memory first touched, is told o
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -19,6 +18,7 @@ from cmelt.config import load_recipe
 from cmelt.ingest import ingest
 from cmelt.pretrain import pretrain
 from cmelt.simulate import simulate
+from tests.benchmarks.results import options, tell
 
 
 def measure(recipe: str, steps: int, batch: int, records: int, folder: Path) -> dict[str, object]:
@@ -50,16 +50,15 @@ def measure(recipe: str, steps: int, batch: int, records: int, folder: Path) -> 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--recipe", default="base")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--records", type=int, default=200)
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.recipe, given.steps, given.batch, given.records, Path(folder))
-    print(json.dumps(found) if given.json else "\n".join(f"{name:18s} {value}" for name, value in found.items()))
+    tell("pretrain-time", found, given)
 
 
 if __name__ == "__main__":

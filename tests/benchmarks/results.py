@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -12,6 +13,21 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
+
+
+def options(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser for the benchmark that `about`, its docstring, describes, with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    parser.add_argument("--keep", action="store_true", help="write the figures to docs/results")
+    return parser
+
+
+def tell(name: str, figures: dict[str, Any], given: argparse.Namespace) -> None:
+    """Print `figures`, and with --keep write them to docs/results/NAME.json."""
+    print(json.dumps(figures) if given.json else "\n".join(f"{key:28s} {value}" for key, value in figures.items()))
+    if given.keep:
+        write_result(name, figures)
 
 
 def write_result(name: str, figures: dict[str, Any], **facts: str) -> Path:

@@ -6,7 +6,6 @@ largest sum of the proportional set sizes of its processes. Nothing is kept but 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.plan_memory import family
-from tests.benchmarks.results import write_result
+from tests.benchmarks.results import options, tell
 
 
 def pss_mb(root: int) -> float:
@@ -61,16 +60,12 @@ def measure(records: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--records", type=int, default=20_000)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="write docs/results/simulated-20000.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.records, Path(folder))
-    if given.keep:
-        write_result("simulated-20000", found)
-    print(json.dumps(found) if given.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    tell("simulated-20000", found, given)
 
 
 if __name__ == "__main__":

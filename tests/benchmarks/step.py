@@ -7,8 +7,6 @@ On a machine with a GPU all of it runs there.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 import subprocess
@@ -30,7 +28,7 @@ from cmelt.models.text_encoder import resolve_sizes
 from cmelt.objectives import total_loss
 from cmelt.training.optim import adamw
 from tests.benchmarks.baseline import Baseline, losses
-from tests.benchmarks.results import peak_mb, write_result
+from tests.benchmarks.results import options, peak_mb, tell
 
 PUBLISHED = ObjectiveSettings(mem_target="input", ets_target="diagonal")
 
@@ -223,14 +221,12 @@ def peak_memory(name: str, size: int, length: int, device: str) -> float:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-baseline", action="store_true", help="time ours alone")
     parser.add_argument("--compile", action="store_true", help="time ours compiled")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="write docs/results/step.json")
     parser.add_argument("--peak", choices=["fp32", "bf16", "baseline"], help="print the peak memory of one kind of step, and nothing else")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -239,12 +235,7 @@ def main() -> None:
         return
     told = measure(arguments.batch, arguments.tokens, arguments.rounds, not arguments.no_baseline, arguments.compile, device)
     told = {name: round(value, 4) for name, value in told.items()}
-    if arguments.keep:
-        write_result("step" if device == "cpu" else f"step-{device}", told)
-    if arguments.json:
-        print(json.dumps(told))
-    else:
-        print("\n".join(f"{name:24s} {value:12.3f}" for name, value in told.items()))
+    tell("step" if device == "cpu" else f"step-{device}", told, arguments)
 
 
 if __name__ == "__main__":

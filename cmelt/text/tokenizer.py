@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -31,6 +33,12 @@ SIGNS = str.maketrans(
 def plain(text: str) -> str:
     """Return `text` in lower case, single-spaced, without the signs that tokenizers do not know."""
     return " ".join(text.lower().translate(SIGNS).split())
+
+
+def plain_column(texts: pa.StringArray) -> pa.StringArray:
+    """Return `plain` of each of `texts`; most need lower case alone, and get it all at once."""
+    odd = pc.match_substring_regex(texts, r"[^ -~]|[<~{}\\^`]|  |^ | $")
+    return pc.replace_with_mask(pc.ascii_lower(texts), odd, pa.array([plain(text) for text in texts.filter(odd).to_pylist()], pa.string()))
 
 
 class ReportTokenizer:

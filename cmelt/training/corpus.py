@@ -17,7 +17,7 @@ from cmelt.shards.cache import ShardCache
 from cmelt.shards.leaks import overlap
 from cmelt.shards.order import Mixture, Order
 from cmelt.shards.read import ShardFolder
-from cmelt.text.tokenizer import plain
+from cmelt.text.tokenizer import plain_column
 
 AT_ONCE = 2
 """So many recordings are read, converted and scaled in one go: they stay in a core's cache meanwhile."""
@@ -60,9 +60,7 @@ class Corpus:
         self.shard_of: NDArray[np.int64] = np.concatenate(
             [folder.shard_of(some) + base for folder, some, base in zip(self.folders, rows, self.bases[:-1], strict=True)]
         )
-        self.reports, self.report_id = distinct_reports(
-            [f.table(["report"]).column(0).take(some) for f, some in zip(self.folders, rows, strict=True)]
-        )
+        self.reports, self.report_id = distinct_reports([folder.table(["report"]).column(0) for folder in self.folders], rows)
         if split == "train" and data.shuffle_reports:
             rng = np.random.default_rng(data.shuffle_reports)
             for number in range(len(rows)):
@@ -174,8 +172,8 @@ class Corpus:
             self.filtered += keep(np.isin(rows, folder.rows(where=data.where)))
         if split == "train" and data.leaks != "keep":
             self.leaking += keep(~overlap(folder, self.folders)[rows])
-        told_rows = pc.fill_null(pc.not_equal(folder.table(["report"]).column(0).take(rows), ""), False)
-        self.without_report += keep(np.asarray(told_rows, bool))
+        told_rows = pc.fill_null(pc.not_equal(folder.table(["report"]).column(0), ""), False)
+        self.without_report += keep(np.asarray(told_rows, bool)[rows])
         if split == "train" and data.min_words > 1:
             words = pc.list_value_length(pc.utf8_split_whitespace(folder.table(["report"]).column(0).take(rows)))
             self.few_words += keep(words.to_numpy() >= data.min_words)
@@ -193,22 +191,23 @@ def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
                 )
 
 
-def distinct_reports(columns: Sequence[pa.ChunkedArray]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the distinct texts of `columns`, sorted, and which of them each row is, (N,).
+def distinct_reports(columns: Sequence[pa.ChunkedArray], rows: Sequence[NDArray[np.int64]]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the distinct texts in the `rows` of each of `columns`, sorted, and which of them each row is, (N,).
 
     Texts that differ in case or spacing alone are one, as they are to the tokenizer: neither may serve as the other's wrong report.
     """
-    found = pa.concat_arrays([chunk for column in columns for chunk in column.chunks]).dictionary_encode()
-    texts: list[str] = found.dictionary.to_pylist()
+    found = pa.chunked_array([chunk for column in columns for chunk in pc.fill_null(column, "").chunks]).dictionary_encode()
+    starts = np.cumsum([0, *map(len, columns)])
+    wanted = np.concatenate([some + start for some, start in zip(rows, starts, strict=False)])
+    text_of = np.concatenate([chunk.indices.to_numpy() for chunk in found.chunks])[wanted]
+    used = np.flatnonzero(np.bincount(text_of))
+    texts: list[str] = found.chunk(0).dictionary.take(pa.array(used)).to_pylist()
     order = sorted(range(len(texts)), key=texts.__getitem__)
-    first: dict[str, int] = {}
-    reports: list[str] = []
-    number = np.empty(len(texts), np.int64)
-    for place in order:
-        number[place] = first.setdefault(plain(texts[place]), len(reports))
-        if number[place] == len(reports):
-            reports.append(texts[place])
-    return reports, number[found.indices.to_numpy()]
+    texts = [texts[place] for place in order]
+    same = plain_column(pa.array(texts)).dictionary_encode().indices.to_numpy()  # numbered as they come: the first stands for the rest
+    number = np.empty(used.max() + 1, np.int64)
+    number[used[order]] = same
+    return [texts[place] for place in np.unique(same, return_index=True)[1]], number[text_of]
 
 
 def _families(folder: ShardFolder, rows: NDArray[np.int64], within: str) -> tuple[list[str], NDArray[np.int32]]:

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmelt.errors import CheckpointError
-from cmelt.text.tokenizer import ReportTokenizer, plain
+from cmelt.text.tokenizer import ReportTokenizer, plain, plain_column
 from tests.pairs import some_reports
 
 REPORTS = [*some_reports(40), "qrs 120 ms; µv ≥ 3 (β)"]
@@ -57,6 +60,12 @@ def test_flan_t5_knows_every_sign_of_a_report() -> None:
 
 def test_plain_text() -> None:
     assert plain("  QRS < 120\tms ≥ {x} ") == "qrs less than 120 ms at least (x)"
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("aZ  .<~{}\\^`≥µÜİß\t\n\u2003\x1c\x7f-'") | st.characters(codec="utf-8"))))
+def test_plain_text_of_many_at_once(texts: list[str]) -> None:
+    assert plain_column(pa.array(texts, pa.string())).to_pylist() == [plain(text) for text in texts]
 
 
 def test_a_tokenizer_without_a_mask_token_is_refused(tmp_path: Path) -> None:

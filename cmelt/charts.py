@@ -16,13 +16,19 @@ COLUMNS = 5
 Floats = NDArray[np.float64]
 
 
-def plot_rocs(curves: Mapping[str, Sequence[tuple[Floats, Floats]]]) -> Figure:
-    """Draw the ROC curves (share of negatives, share of positives above each threshold) of each class's fits; dashed: chance."""
+Curves = Sequence[tuple[Floats, Floats]]
+
+
+def plot_rocs(curves: Mapping[str, Curves], beside: Sequence[Curves] = ()) -> Figure:
+    """Draw the ROC curves (share of negatives, share of positives above each threshold) of each class's fits, over those of a baseline in
+    `beside`, classes in the same order; dashed: chance.
+    """
     figure, grid = _grid(curves, "false positive rate", "true positive rate")
-    for axes, of_fits in zip(grid, curves.values(), strict=True):
+    for axes, of_fits, others in zip(grid, curves.values(), beside or [()] * len(curves), strict=True):
         axes.plot([0, 1], [0, 1], color=INK["faint"], lw=0.8, ls=(0, (4, 3)))
-        for x, y in of_fits:
-            axes.plot(x, y, color=INK["accent"], lw=1.3 if len(of_fits) == 1 else 0.8)
+        for role, fits in (("accent2", others), ("accent", of_fits)):
+            for x, y in fits:
+                axes.plot(x, y, color=INK[role], lw=1.3 if len(fits) == 1 else 0.8)
     return figure
 
 

@@ -279,10 +279,10 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about one or more runs, or their numbers as Markdown, CSV and LaTeX."""
     from cmelt.report import report as verb
-    from cmelt.tasks.base import newest_run
+    from cmelt.tasks.base import default_run
 
     for file in out or [Path("report.html")]:
-        console().print(f"written: {verb(runs or [newest_run()], file)}")
+        console().print(f"written: {verb(runs or [default_run()], file)}")
 
 
 app.add_typer(tasks)

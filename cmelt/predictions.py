@@ -27,6 +27,8 @@ CORNERS = 150
 """At most so many corners of a ROC curve are drawn."""
 SHOWN = 25
 """At most so many classes are drawn, those with the most positives."""
+BASELINES = "baselines"
+"""The folder of ``results/`` in which probe keeps the baselines' predictions at the largest share of the labels."""
 COLUMNS = ["fraction", "seed", "class", "score", "truth"]
 
 
@@ -39,21 +41,30 @@ class Predictions:
     classes: list[str]
 
     @classmethod
-    def read(cls, file: Path, fraction: float) -> Predictions | None:
-        """Return the predictions at `fraction`; None where the file is not there or has none. Raises CheckpointError."""
+    def read(cls, file: Path, fraction: float, model: str = "") -> Predictions | None:
+        """Return the predictions at `fraction`, of one `model` where the file holds several; None where it is not there or has none.
+
+        Raises CheckpointError.
+        """
         if not file.exists():
             return None
         try:
-            table = pq.read_table(file, columns=COLUMNS)
+            table = pq.read_table(file, columns=[*COLUMNS, *["model"] * bool(model)])
         except (OSError, pa.ArrowInvalid) as error:
             raise CheckpointError(f"{file}: cannot be read as predictions ({error}); make it anew") from None
         table = table.filter(pc.equal(table["fraction"], fraction))
+        if model:
+            table = table.filter(pc.equal(table["model"], model))
         classes = pc.unique(table["class"].cast(pa.string())).to_pylist()
         seeds = len(pc.unique(table["seed"]))
         if not seeds or len(table) % (seeds * len(classes)):
             return None
         shape = (seeds, -1, len(classes))
         return cls(table["score"].to_numpy().reshape(shape), table["truth"].to_numpy().reshape(shape)[0], classes)
+
+    def rocs(self, c: int) -> list[tuple[Floats, Floats]]:
+        """Return the ROC curve of class `c` by each fit."""
+        return [roc(self.truth[:, c], score[:, c]) for score in self.score]
 
     def shown(self) -> list[int]:
         """Return which classes are drawn, (≤ SHOWN,): those with positives and negatives, the commonest of them, in their order."""
@@ -62,19 +73,26 @@ class Predictions:
         return sorted(known[np.argsort(-positives[known], kind="stable")][:SHOWN].tolist())
 
 
-def drawn(file: Path, result: dict[str, Any], fraction: float) -> dict[str, Any]:
-    """Return the ROC curves, the reliability diagram and the expected calibration error of a result at `fraction`, or why there is none."""
+def drawn(file: Path, result: dict[str, Any], fraction: float, beside: str = "") -> dict[str, Any]:
+    """Return the ROC curves, the reliability diagram and the expected calibration error of a result at `fraction`, or why there is none.
+
+    The curves of baseline `beside` are drawn too, where its predictions were kept (``baselines/`` beside `file`).
+    """
     found = Predictions.read(file, fraction)
     shown = found.shown() if found else []
     if found is None or not shown:
         return {"roc": None, "reliability": None, "why": f"{file.name} holds no predictions for this: no ROC curves and no calibration"}
     names = {c: found.classes[c] for c in shown}
     auc = np.mean([auroc(found.truth, score) for score in found.score], axis=0)
-    curves = {f"{name} {auc[c]:.3f}": [roc(found.truth[:, c], score[:, c]) for score in found.score] for c, name in names.items()}
+    curves = {f"{name} {auc[c]:.3f}": found.rocs(c) for c, name in names.items()}
+    other = Predictions.read(file.parent / BASELINES / file.name, fraction, beside) if beside else None
+    others = [other.rocs(other.classes.index(name)) for name in names.values()] if other else []
     what = result["task"]
     out: dict[str, Any] = {
-        "roc": picture(plot_rocs(curves), f"ROC curves by class, {what}"),
+        "roc": picture(plot_rocs(curves, others), f"ROC curves by class, {what}"),
         "fits": len(found.score),
+        "beside": beside if other else "",
+        "beside_fits": len(other.score) if other else 0,
         "hidden": len(found.classes) - len(shown),
         "reliability": None,
         "why": "",

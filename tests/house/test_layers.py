@@ -29,6 +29,7 @@ LAYERS = [
         "predict",
         "predictions",
         "report",
+        "sections",
         "simulate",
         "status",
         "estimate",

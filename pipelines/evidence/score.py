@@ -92,14 +92,20 @@ def probed(ground: Ground, fitters: Sequence[Fitter]) -> list[Scored]:
 
 def model_scores(ground: Ground, models: Sequence[CMELT]) -> list[Scored]:
     """Return the probe's scores of `models`, runs of one kind, and as fraction 0 those of the texts (zero-shot)."""
-    texts, how = RULE
-    words = {texts: prompts(ground.cohort.vocabulary.name, texts)}
     sets = [features_of(model, ground) for model in models]
+    test = ground.problem.folds.test
     by_texts = [
-        Scored(0.0, number, similarities(of["embedding"][ground.problem.folds.test], class_vectors(model, words)[texts], how))
+        Scored(0.0, number, text_scores(model, ground.cohort.vocabulary.name, of["embedding"][test]))
         for number, (model, of) in enumerate(zip(models, sets, strict=True))
     ]
     return by_texts + probed(ground, [on_features(Strict(), of, ground.problem) for of in sets])
+
+
+def text_scores(model: CMELT, task: str, ecg: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how much each of the ECGs with embeddings `ecg` (N, D) is like the texts of each class of `task`, by RULE; (N, C)."""
+    texts, how = RULE
+    vectors = class_vectors(model, {"classes": prompts(task, texts), "normal": {"NORM": prompts("superclass", texts)["NORM"]}})
+    return similarities(ecg, vectors["classes"], how, vectors["normal"])
 
 
 def baseline_scores(ground: Ground, name: str, shape: CMELT, seeds: Sequence[int]) -> list[Scored]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from cmelt.errors import OutputError
 from cmelt.tasks import baselines
-from pipelines.evidence import bench, score
+from docs.generate.results import Results, results_page
+from pipelines.evidence import bench, draw, scaling, score, transfer
 from pipelines.evidence.plan import Plan
 from pipelines.evidence.stages import done_file, found, run_stages
 from tests.made import FS_HZ, SAMPLES, make
@@ -41,6 +43,13 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     made = {"recipe": {"signal": {"fs_hz": FS_HZ, "duration_s": SAMPLES / FS_HZ}}}
     sim, real = make(folder / "sim", **made), make(folder / "real", 160, 1, "ptbxl", **made)
     return Plan(folder / "work", sim, real, str(folder / "recipe.toml"), ("data.leaks=keep",), (0,))  # they have no hash
+
+
+def shown(name: str, figures: dict[str, object]) -> str:
+    """Return the page of results with these figures, as a pipeline would have written them."""
+    results = Results()
+    results[name] = {"name": name, "command": "c", "commit": "abc", "machine": "m", "date": "2026-01-01", "data": "d", "figures": figures}
+    return results_page(results)
 
 
 def test_stages_are_done_once_and_settings_hold(tmp_path: Path) -> None:
@@ -91,6 +100,48 @@ def test_bench_from_end_to_end(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert [entry["fraction"] for entry in table["sim"]] == [0.0, 0.1, 1.0]  # 1 % of 192 is too few
     assert set(table["skills"]["parts"]) == set(bench.DEAD)
+    assert len(draw.forest(table).axes) == 6
+    assert "| − ETM |" in shown("evidence", table | {"minutes": 1.0, "steps": 3})
+
+
+def test_transfer_trains_without_the_scored_fold_and_tells_what_the_probe_tells(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "SCRATCH", baselines.SCRATCH.model_copy(update={"epochs": 1}))
+    monkeypatch.setattr(transfer, "BASELINES", ("trivial",))
+    plan = replace(plan, work=plan.work.with_name("transfer"), fold="val")
+    assert run_stages(plan.work, plan.settings(), transfer.stages_of(plan)) == 0
+    test = replace(plan, fold="test")
+    assert set(transfer.training_stages(plan)) == set(transfer.training_stages(test))  # trained once for both
+    assert not set(transfer.stages_of(test)) - set(transfer.training_stages(plan)) & set(transfer.stages_of(plan))
+    told = transfer.result(plan)
+    zero, ten, full = told["fractions"]
+    assert "| amplitudes |  | 0." in shown("real-transfer", told | {"times_test_fold_was_scored": 1})
+    assert (zero["fraction"], ten["fraction"], full["fraction"]) == (0.0, 0.1, 1.0)
+    assert set(zero["baselines"]) == {"shuffled"}
+    assert set(ten["baselines"]) == {"shuffled", "trivial", "supervised"}
+    assert full["n_test"] == 16
+    true, shuffled = (
+        json.loads((plan.work / "runs" / f"{kind}-0" / "recipe.json").read_text())["recipe"]["data"] for kind in transfer.KINDS
+    )
+    assert (true["shuffle_reports"], shuffled["shuffle_reports"]) == (0, 1)
+
+
+def test_scaling_laws_are_those_of_the_points(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.array([10.0, 100.0, 1000.0])
+    a, b = scaling.law(x, 1 - 0.8 * x[:, None] ** -np.array([[0.1, 0.3]]))
+    np.testing.assert_allclose(a, 0.8)
+    np.testing.assert_allclose(b, [0.1, 0.3])
+    monkeypatch.setattr(scaling, "SHARES", (1 / 4, 1 / 2))
+    monkeypatch.setattr(scaling, "SIZES", {"size-double": 32})
+    monkeypatch.setattr(scaling, "sized", lambda width: ("model.width=32",))
+    plan = replace(plan, work=plan.work.with_name("scaling"))
+    assert run_stages(plan.work, plan.settings(), scaling.stages_of(plan)) == 0
+    table = scaling.table(plan)
+    assert [point["x"] for point in table["axes"]["records"]["points"]] == [48, 96, 192]
+    assert [point["x"] for point in table["axes"]["steps"]["points"]] == [2, 3]
+    law = table["axes"]["records"]["laws"]["zero-shot"]
+    assert law["reach"][0]["macro_auc"] == pytest.approx(1 - law["a"] * 192 ** -law["b"], abs=1e-5)
+    assert len(draw.scaling_curves(table).axes) == 3
+    assert "| records | zero-shot | 48: " in shown("scaling", table)
 
 
 def test_validation_fold_is_scored_without_the_test_fold(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from docs.generate.access import access_page
 from docs.generate.commands import cli_page
 from docs.generate.errors import errors_page
 from docs.generate.python import python_page
@@ -16,6 +17,7 @@ PAGES = {
     "results.md": results_page,
     "reference/cli.md": cli_page,
     "reference/recipes.md": recipes_page,
+    "reference/access.md": access_page,
     "reference/errors.md": errors_page,
     "reference/python.md": python_page,
 }

@@ -10,6 +10,16 @@ from numpy.typing import NDArray
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 """The lead order of every array in cmelt."""
 
+LEAD_SETS: dict[int, tuple[str, ...]] = {
+    12: LEADS,
+    6: ("I", "II", "III", "aVR", "aVL", "aVF"),
+    4: ("I", "II", "III", "V2"),
+    3: ("I", "II", "V2"),
+    2: ("I", "II"),
+    1: ("I",),
+}
+"""The reduced lead sets of the CinC 2021 challenge, by their number; of single leads, lead I."""
+
 SPLITS = ("train", "val", "test")
 
 FLAGS: dict[str, str] = {

@@ -12,11 +12,10 @@ from cmelt import __version__
 from cmelt.errors import TaskError
 from cmelt.files import write_json
 from cmelt.plots import plot_curves, save
-from cmelt.record import LEADS
+from cmelt.record import LEAD_SETS, LEADS
 from cmelt.tasks.base import open_run
 from cmelt.tasks.probe import differences, probe
 from cmelt.tasks.results import cells, columns
-from cmelt.tasks.split import LEAD_SETS
 
 
 def lead_curve(

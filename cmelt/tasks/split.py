@@ -13,24 +13,13 @@ from cmelt.config import did_you_mean
 from cmelt.datasets.splits import either_rate, read_splits
 from cmelt.errors import TaskError
 from cmelt.origins import recording_of
-from cmelt.record import LEADS
+from cmelt.record import LEAD_SETS, LEADS
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks.base import Cohort
 from cmelt.tasks.protocol import Folds, Rows
 
 SCORED = ("test", "val")
 """Folds that may be scored; the validation fold for choices among models, since each fit chooses on it too."""
-
-LEAD_SETS: dict[int, tuple[str, ...]] = {
-    12: LEADS,
-    6: ("I", "II", "III", "aVR", "aVL", "aVF"),
-    4: ("I", "II", "III", "V2"),
-    3: ("I", "II", "V2"),
-    2: ("I", "II"),
-    1: ("I",),
-}
-"""The reduced lead sets of the CinC 2021 challenge, by their number; of single leads, lead I."""
-
 
 AGE_BOUNDS = (20, 40, 60, 80)
 AGES = ("0–19", "20–39", "40–59", "60–79", "80 and over")

@@ -12,19 +12,19 @@ import pytest
 from rich.console import Console
 
 from cmelt.errors import TaskError
-from cmelt.record import LEADS
+from cmelt.record import LEAD_SETS, LEADS
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks import melp, merl
 from cmelt.tasks.base import Cohort, encoder_features, load_model, open_run
 from cmelt.tasks.curve import lead_curve
 from cmelt.tasks.probe import probe, table
-from cmelt.tasks.split import LEAD_SETS, choose_folds, groups, in_both, read_leads, read_shares, see_only
+from cmelt.tasks.split import choose_folds, groups, in_both, read_leads, read_shares, see_only
 from cmelt.tasks.zeroshot import zeroshot
 from tests.made import MakeShards
 
 
-def shown(result: dict[str, object]) -> str:
-    console = Console(width=120, record=True, file=io.StringIO())
+def shown(result: dict[str, object], width: int = 120) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(table(result))
     return console.export_text()
 
@@ -49,13 +49,17 @@ def test_every_baseline_stands_beside_the_model(run: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(baselines, "SCRATCH", baselines.SCRATCH.model_copy(update={"epochs": 2}))
     names = ("random_init", "trivial", "random_conv", "supervised")
-    (entry,) = probe(run, baselines=names, init_seeds=(0, 1), fractions=(0.1,), seeds=2, quiet=True)["fractions"]
+    result = probe(run, baselines=names, init_seeds=(0, 1), fractions=(0.1,), seeds=2, quiet=True)
+    (entry,) = result["fractions"]
     assert entry["seeds"] == [0, 1]
     replicates = {name: base["replicates"] for name, base in entry["baselines"].items()}
     assert replicates == {"random_init": 2, "trivial": 1, "random_conv": 2, "supervised": 1}
     assert [len(base["fits"]) for base in entry["baselines"].values()] == [4, 2, 4, 2]
     assert entry["baselines"]["random_conv"]["chosen"][0]["strength"] >= 1, "ridge strengths"
     assert entry["baselines"]["supervised"]["chosen"][0]["epochs"] <= 2
+    rows = {line.split()[0]: line.split() for line in shown(result, 80).splitlines() if line.split()}
+    told = [f"{entry['baselines'][name]['per_class']['NORM']:.3f}" for name in names]
+    assert rows["NORM"][-4:] == told, "a number was cut in 80 columns"
     with pytest.raises(TaskError, match="no baseline 'trival'; did you mean 'trivial'"):
         probe(run, baselines=("trival",), quiet=True)
 

@@ -97,6 +97,14 @@ def test_wrong_reports_and_their_masks_arrive(folder: Path) -> None:
         assert ids.tolist() == loader.tokens.encode([loader.corpus.reports[int(batch.text_report_id[row])]])[0]
 
 
+def test_a_texts_mask_does_not_depend_on_the_texts_beside_it(folder: Path, whole: list[HostBatch]) -> None:
+    loader = make(folder, threads=0)
+    alone = [[loader.batch(step, rank, 9) for rank in range(9)] for step in range(4)]  # each as long as it is
+    assert len({batch.text_ids.shape[1] for ranks in alone for batch in ranks}) > 2
+    assert rows([batch for ranks in alone for batch in ranks]) == rows(whole[:4])
+    assert sum(int((batch.mlm_labels != -100).sum()) for batch in whole[:4]) > 20
+
+
 def test_leads_are_masked_and_units_converted_on_the_device(folder: Path) -> None:
     waiting = make(folder).batch(1)
     batch, late = waiting.to("cpu"), make(folder, late=True).batch(1)

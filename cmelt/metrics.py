@@ -177,13 +177,6 @@ def _weighted_auroc_of_class(truth: NDArray[np.bool_], score: Floats, weights: N
     return _divide(above, own.sum(0, dtype=float) * below[-1].astype(float))
 
 
-def bootstrap_auroc(
-    truth: ArrayLike, score: ArrayLike, patients: Sequence[Any] | NDArray[Any], resamples: int = 1000, seed: int = 0
-) -> Floats:
-    """Return the AUROC of each class in each resample of patients, (R, C); `interval` and `macro` read it."""
-    return weighted_auroc(truth, score, resample_weights(patients, resamples, seed))
-
-
 def interval(samples: ArrayLike, level: float = 0.95) -> Floats:
     """Return the percentile interval of bootstrap `samples` (R, …) as (2, …); resamples without a value are passed over."""
     samples = np.asarray(samples, float)
@@ -204,27 +197,11 @@ class Difference:
     """Two-sided bootstrap p-value that the difference is 0."""
 
 
-def paired_bootstrap(
-    truth: ArrayLike, first: ArrayLike, second: ArrayLike, patients: Sequence[Any] | NDArray[Any], resamples: int = 1000, seed: int = 0
-) -> Difference:
-    """Compare two score sets, each (N, C) or (S, N, C) for S seeds whose AUROCs are averaged, on the same resamples of patients."""
-    weights = resample_weights(patients, resamples, seed)
-    (value_a, samples_a), (value_b, samples_b) = (_macro_of_seeds(truth, score, weights) for score in (first, second))
-    return difference(value_a - value_b, samples_a - samples_b)
-
-
 def difference(value: float, samples: Floats) -> Difference:
     """Return a Difference from its value and its bootstrap samples (R,)."""
     low, high = interval(samples)
     beyond = min((samples <= 0).sum(), (samples >= 0).sum())
     return Difference(value, (float(low), float(high)), min(1.0, 2 * (float(beyond) + 1) / (len(samples) + 1)))
-
-
-def _macro_of_seeds(truth: ArrayLike, score: ArrayLike, weights: NDArray[np.float32]) -> tuple[float, Floats]:
-    """Return the macro AUROC of the mean over seeds, and the same in each resample (R,)."""
-    score = np.asarray(score, float)
-    per_class = np.mean([auroc(truth, one) for one in (score if score.ndim == 3 else score[None])], axis=0)
-    return float(macro(per_class)), np.asarray(macro(weighted_auroc(truth, score, weights), axis=1))
 
 
 def challenge_score(truth: ArrayLike, predicted: ArrayLike, weights: ArrayLike, normal: int) -> float:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from cmelt import metrics
+from tests.paired import paired_bootstrap
 
 Case = tuple[np.ndarray, np.ndarray]
 
@@ -22,6 +23,11 @@ def cases(draw: st.DrawFn) -> Case:
     rng = np.random.default_rng(seed)
     truth = rng.random((n, c)) < rng.choice([0.0, 0.1, 0.5, 1.0], c)
     return truth.astype(np.int8), rng.integers(0, levels, (n, c)) / 3 - 1
+
+
+def resampled(truth: np.ndarray, score: np.ndarray, patients: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Return the AUROC of each class in each resample of patients, (R, C)."""
+    return metrics.weighted_auroc(truth, score, metrics.resample_weights(patients, resamples, seed))
 
 
 @settings(max_examples=200, deadline=None)
@@ -147,20 +153,20 @@ def test_bootstrap_intervals_cover_and_pair() -> None:
     held = 0
     for seed in range(200):
         truth = rng.random((150, 1)) < 0.4
-        low, high = metrics.interval(metrics.bootstrap_auroc(truth, rng.normal(size=(150, 1)) + truth, np.arange(150), 200, seed))[:, 0]
+        low, high = metrics.interval(resampled(truth, rng.normal(size=(150, 1)) + truth, np.arange(150), 200, seed))[:, 0]
         held += low <= 0.7602 <= high
     assert 180 <= held <= 198
 
     truth = rng.random((400, 3)) < 0.3
     noise = rng.normal(size=(400, 3))
     good, poor = truth + noise, 0.5 * truth + noise
-    paired = metrics.paired_bootstrap(truth, good, poor, np.arange(400))
+    paired = paired_bootstrap(truth, good, poor, np.arange(400))
     assert paired.ci95[0] > 0
     assert paired.p < 0.01
     assert paired.value == pytest.approx(metrics.macro(metrics.auroc(truth, good)) - metrics.macro(metrics.auroc(truth, poor)))
-    nothing = metrics.paired_bootstrap(truth, good, good, np.arange(400))
+    nothing = paired_bootstrap(truth, good, good, np.arange(400))
     assert (nothing.value, nothing.ci95, nothing.p) == (0.0, (0.0, 0.0), 1.0)
-    two_seeds = metrics.paired_bootstrap(truth, np.stack([good, poor]), poor, np.arange(400))
+    two_seeds = paired_bootstrap(truth, np.stack([good, poor]), poor, np.arange(400))
     assert two_seeds.value == pytest.approx(paired.value / 2)
 
 
@@ -169,7 +175,7 @@ def test_intervals_by_patient_are_wider_where_recordings_repeat() -> None:
     truth = np.repeat(rng.random((60, 1)) < 0.5, 8, axis=0)
     score = np.repeat(rng.normal(size=(60, 1)), 8, axis=0) + truth
     by_record, by_patient = (
-        np.diff(metrics.interval(metrics.bootstrap_auroc(truth, score, who))[:, 0])[0] for who in (np.arange(480), np.arange(480) // 8)
+        np.diff(metrics.interval(resampled(truth, score, who))[:, 0])[0] for who in (np.arange(480), np.arange(480) // 8)
     )
     assert by_patient > 2 * by_record
 
@@ -179,7 +185,7 @@ def test_a_thousand_resamples_of_ptbxl_size_take_seconds() -> None:
     truth = rng.random((2158, 71)) < rng.uniform(0.001, 0.5, 71)
     score = rng.normal(size=(2158, 71)) + truth
     started = time.process_time()
-    samples = metrics.bootstrap_auroc(truth, score, rng.integers(0, 1900, 2158))
+    samples = resampled(truth, score, rng.integers(0, 1900, 2158))
     assert samples.shape == (1000, 71)
     assert time.process_time() - started < 5
 

@@ -115,7 +115,6 @@ def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-FORWARD = [(_pattern(theirs), ours) for theirs, ours in TABLE]
 BACKWARD = [(_pattern(ours), theirs) for theirs, ours in TABLE]
 
 

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from cmelt.errors import InputError, TaskError
-from cmelt.metrics import paired_bootstrap
 from cmelt.tasks.compare import compare, read_predictions, table
 from cmelt.tasks.results import Scored, write_results
+from tests.paired import paired_bootstrap
 
 CLASSES = ["a", "b", "never"]
 

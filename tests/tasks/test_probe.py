@@ -15,7 +15,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmelt import __version__
 from cmelt.errors import TaskError
-from cmelt.metrics import paired_bootstrap
 from cmelt.models.cmelt import CMELT
 from cmelt.tasks import baselines
 from cmelt.tasks.base import Cohort, on_device
@@ -23,6 +22,7 @@ from cmelt.tasks.probe import Probe, Problem, measure, on_features, probe, table
 from cmelt.tasks.protocol import Folds
 from cmelt.tasks.strict import Strict
 from tests.made import MakeShards
+from tests.paired import paired_bootstrap
 
 
 def test_probe_writes_what_it_returns(run: Path, shards: Path) -> None:

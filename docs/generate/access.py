@@ -6,7 +6,8 @@ from cmelt.datasets import DATASETS, dataset_class
 
 HEAD = """# Where the data come from
 
-cmelt brings no recordings. What it reads, where that is to be had, and on whose terms; what lies in each folder stands in [data sets](datasets.md).
+cmelt brings no recordings. What it reads, where that is to be had, and on whose terms; what lies in each folder stands in
+[data sets](datasets.md).
 
 | name | what | size | licence | access |
 | --- | --- | --- | --- | --- |

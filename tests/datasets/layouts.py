@@ -59,20 +59,25 @@ def mimic(realdata: Path, raw: Path) -> list[np.ndarray]:
     """Write MIMIC-IV-ECG's layout: four studies of three patients, reports in another order; return the signals."""
     signals = real_mv(realdata, 4)
     signals[2][4, 100:105] = np.nan
-    order = [LEADS.index(lead) for lead in MIMIC_LEADS]
     people = [(10000032, 40689238), (10000032, 44458630), (10000117, 45090959), (10001725, 41420867)]
+    write_mimic(raw, [(*who, signal, f"*** Sinus rhythm {who[1]}") for who, signal in zip(people, signals, strict=True)])
+    return signals
+
+
+def write_mimic(raw: Path, studies: Iterable[tuple[int, int, np.ndarray, str]]) -> None:
+    """Write MIMIC-IV-ECG's layout of subjects, studies, their signals at 500 Hz and first lines of reports; one listed file is absent."""
+    order = [LEADS.index(lead) for lead in MIMIC_LEADS]
     listed, reports = [], []
-    for (subject, study), signal in zip(people, signals, strict=True):
+    for subject, study, signal, report in studies:
         path = f"files/p{str(subject)[:4]}/p{subject}/s{study}/{study}"
         write_wfdb(raw / path, signal[order], 500, MIMIC_LEADS, gain=200)
         listed.append({"subject_id": subject, "study_id": study, "file_name": study, "ecg_time": "2180-07-23 08:44:00", "path": path})
         lines = {f"report_{number}": "" for number in range(18)}
-        lines |= {"report_0": f"*** Sinus rhythm {study}", "report_3": "Borderline EKG ==="}
+        lines |= {"report_0": report, "report_3": "Borderline EKG ==="}
         reports.append({"subject_id": subject, "study_id": study, "cart_id": 1, "ecg_time": "", **lines, "rr_interval": 29999})
     absent = {**listed[0], "study_id": 49999999, "path": "files/p1000/p10000032/s49999999/49999999"}
     write_csv(raw / "record_list.csv", [*listed, absent])
     write_csv(raw / "machine_measurements.csv", reports[::-1])
-    return signals
 
 
 def csn(realdata: Path, raw: Path) -> list[str]:

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from cmelt.config import ModelSettings, ObjectiveSettings, OptimSettings
-from cmelt.models.batch import IGNORE, Batch
+from cmelt.models.batch import Batch
 from cmelt.models.cmelt import CMELT, ModelConfig
-from cmelt.models.masking import mask_leads
 from cmelt.models.published import published_tensors
 from cmelt.models.text_encoder import resolve_sizes
 from cmelt.objectives import total_loss
+from cmelt.rates import noise_batch
 from cmelt.training.optim import adamw
 from tests.benchmarks.baseline import Baseline, losses
 from tests.benchmarks.results import options, peak_mb, tell
@@ -39,26 +39,6 @@ def base_model() -> CMELT:
     config = ModelConfig(**settings.model_dump(), fs_hz=500.0, samples=5000, text=resolve_sizes(settings))
     torch.manual_seed(0)
     return CMELT(config)
-
-
-def noise_batch(model: CMELT, size: int, length: int, mlm: float = 0.15) -> Batch:
-    """Return `size` pairs of noise: ECGs, texts of `length` tokens of which a share `mlm` is masked, half of the pairs aligned."""
-    generator = torch.Generator().manual_seed(0)
-    ecg = torch.randn(size, 12, 5000, generator=generator)
-    ids = torch.randint(3, 32000, (size, length), generator=generator)
-    scored = torch.rand(size, length, generator=generator) < mlm
-    rows = torch.arange(size)
-    return Batch(
-        ecg=mask_leads(ecg, torch.rand(size, 12, generator=generator), 0.5),
-        ecg_target=ecg,
-        text_ids=torch.where(scored, 32099, ids),
-        text_padding=torch.zeros(size, length, dtype=torch.bool),
-        mlm_labels=torch.where(scored, ids, IGNORE),
-        mask_noise=torch.rand(size, model.ecg_token_count(), generator=generator),
-        is_aligned=rows % 2,
-        report_id=rows,
-        text_report_id=rows,
-    )
 
 
 def our_loss(model: CMELT, batch: Batch, autocast: bool) -> Callable[[], Tensor]:

@@ -4,125 +4,78 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from cmelt.labels import load_vocabulary
 from cmelt.record import LEADS
-from cmelt.simulation.cases import EXTRA_BEATS, RHYTHMS, Case, Patient, rows
+from cmelt.simulation.cases import EXCLUDED, EXTRA_BEATS, RHYTHMS, draw_case, draw_patient, rows
 from cmelt.simulation.changes import CHANGES
-from cmelt.simulation.trace import FS_HZ, Trace, decimate, record
+from cmelt.simulation.trace import FS_HZ, decimate
+from tests.simulation.measures import ALSO, FINDINGS, auc, measured, trace, values, width_ms
 
-PATIENTS = 12
-
-
-def trace(code: str, number: int, severity: float = 0.9, age: int = 60) -> Trace:
-    """Record patient `number` without noise, with one finding; NORM = none. The heart beneath is the same for every code."""
-    patient = Patient(age, number % 2 == 0, True, {}, 1000 + number)
-    case = Case(patient, code if code in RHYTHMS else "SR", shown={} if code == "NORM" else {code: severity})
-    return record(case, np.random.default_rng(number), with_noise=False)
+PATIENTS = 16
+FAINT = {"PVC": 0.65, "PRC(S)": 0.65, "PAC": 0.65, "SBRAD": 0.70, "2AVB": 0.70, "ALMI": 0.60, "IPLMI": 0.70, "EL": 0.60, "ABQRS": 0.60}
+"""What one measure does not tell well, and the least area under the curve of each; of all others it is 0.8. Extra beats are few, or at the
+edge; normal hearts are slow too; a block of every second beat is regular; walls are seen from several sides; potassium is low or high;
+and a QRS that is abnormal in no certain way has no measure of its own."""
 
 
-def lead(beat: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    return beat[LEADS.index(name)]
-
-
-def mean_beat(one: Trace) -> NDArray[np.float64]:
-    """Return the median beat (12, 400) in mV, from 0.3 s before QRS onset to 0.5 s after it; 0 = the level just before onset."""
-    onsets = np.rint(one.events.qrs_s * FS_HZ).astype(int)
-    cuts = [one.uv[:, k - 150 : k + 250] for k in onsets if k >= 150 and k + 250 <= one.uv.shape[1]]
-    beat = np.median(np.stack(cuts), axis=0) / 1000
-    return beat - beat[:, 138:146].mean(axis=1, keepdims=True)
-
-
-def qrs_ms(beat: NDArray[np.float64]) -> float:
-    """Return how long the steep part of a beat lasts: any lead steeper than a twelfth of the steepest."""
-    speed = np.abs(np.diff(beat, axis=1)).max(axis=0)[130:260]
-    steep = np.flatnonzero(speed > speed.max() / 12)
-    return float(steep[-1] - steep[0]) * 1000 / FS_HZ
-
-
-def axis_deg(beat: NDArray[np.float64]) -> float:
-    """Return the frontal axis from the areas of I and aVF."""
-    area = beat[:, 145:215].sum(axis=1)
-    return float(np.degrees(np.arctan2(lead(area, "aVF") * 2 / np.sqrt(3), lead(area, "I"))))
-
-
-def pr_ms(beat: NDArray[np.float64]) -> float:
-    """Return the time from the top of P, in lead II, to QRS onset."""
-    return (150 - int(lead(beat, "II")[20:140].argmax() + 20)) * 1000 / FS_HZ
-
-
-MEASURES = {
-    "qrs": qrs_ms,
-    "axis": axis_deg,
-    "pr": pr_ms,
-    "sokolow": lambda b: -lead(b, "V1")[150:210].min() + lead(b, "V5")[150:210].max(),
-    "terminal V1": lambda b: lead(b, "V1")[180:215].max(),
-    "terminal I": lambda b: lead(b, "I")[180:215].min(),
-    "area V1": lambda b: lead(b, "V1")[145:220].mean(),
-    "q aVF": lambda b: lead(b, "aVF")[150:172].min(),
-    "r V2": lambda b: lead(b, "V2")[150:170].max(),
-    "r aVL": lambda b: lead(b, "aVL")[150:210].max(),
-    "limb": lambda b: np.ptp(b[:6, 145:215], axis=1).max(),
-    "st V5": lambda b: lead(b, "V5")[210:222].mean(),
-    "st V3": lambda b: lead(b, "V3")[210:222].mean(),
-    "t V5": lambda b: lead(b, "V5")[270:340].mean(),
-    "t aVF": lambda b: lead(b, "aVF")[270:340].mean(),
-    "t end": lambda b: np.average(np.arange(230, 390), weights=np.abs(lead(b, "V4")[230:390] - lead(b, "V4")[395])),
-    "p II": lambda b: lead(b, "II")[40:140].max(),
-    "p V1": lambda b: lead(b, "V1")[100:140].min(),
-}
+@pytest.mark.parametrize(("code", "measure", "sign"), [*((code, *told) for code, told in FINDINGS.items()), *ALSO])
+def test_a_finding_is_told_from_the_same_hearts_without_it(code: str, measure: str, sign: int) -> None:
+    assert auc(sign * values(code, measure, PATIENTS), sign * values("NORM", measure, PATIENTS)) >= FAINT.get(code, 0.8)
 
 
 @pytest.mark.parametrize(
     ("code", "measure", "low", "high", "change"),
     [
-        ("NORM", "qrs", 60, 110, 0),
-        ("NORM", "pr", 80, 150, 0),
-        ("1AVB", "pr", 160, 260, 50),
-        ("CLBBB", "qrs", 110, 175, 35),
+        ("NORM", "QRS, ms", 60, 110, 0),
+        ("NORM", "PR from the top of P, ms", 80, 150, 0),
+        ("1AVB", "PR from the top of P, ms", 160, 260, 50),
+        ("CLBBB", "QRS, ms", 110, 175, 35),
         ("CLBBB", "area V1", -2, -0.2, -0.2),
-        ("CLBBB", "t V5", -1, 0, -0.2),
-        ("CRBBB", "qrs", 105, 170, 30),
-        ("CRBBB", "terminal V1", 0.2, 2, 0.2),
-        ("CRBBB", "terminal I", -1, -0.1, -0.1),
-        ("IRBBB", "qrs", 70, 120, 2),
-        ("IVCD", "qrs", 95, 170, 18),
-        ("LAFB", "axis", -90, -30, -40),
-        ("LAFB", "r aVL", 0.2, 2, 0.05),
-        ("LPFB", "axis", 75, 150, 25),
-        ("WPW", "pr", 30, 100, -20),
-        ("WPW", "qrs", 85, 160, 10),
-        ("IMI", "q aVF", -1, -0.1, -0.15),
-        ("ASMI", "r V2", -0.2, 0.25, -0.2),
-        ("LVH", "sokolow", 2.8, 7, 0.8),
-        ("LVOLT", "limb", 0, 0.8, -0.3),
-        ("ISCAL", "t V5", -1, 0.1, -0.12),
-        ("ISCIN", "t aVF", -1, 0.05, -0.1),
-        ("INJAL", "st V5", -0.6, -0.05, -0.05),
-        ("STD_", "st V5", -0.5, -0.02, -0.04),
-        ("STE_", "st V3", 0.1, 1, 0.08),
-        ("NDT", "t V5", -0.2, 0.12, -0.07),
-        ("LNGQT", "t end", 250, 400, 15),
-        ("LAO/LAE", "p V1", -0.5, -0.05, -0.03),
-        ("RAO/RAE", "p II", 0.2, 0.6, 0.08),
+        ("CLBBB", "T V5, mV", -1, 0, -0.2),
+        ("CRBBB", "QRS, ms", 105, 170, 30),
+        ("CRBBB", "terminal V1, mV", 0.2, 2, 0.2),
+        ("CRBBB", "terminal I, mV", -1, -0.1, -0.1),
+        ("IRBBB", "QRS, ms", 70, 120, 2),
+        ("IVCD", "QRS, ms", 95, 170, 18),
+        ("LAFB", "axis, degrees", -90, -30, -40),
+        ("LAFB", "R aVL, mV", 0.2, 2, 0.05),
+        ("LPFB", "axis, degrees", 75, 150, 25),
+        ("WPW", "PR from the top of P, ms", 0, 70, -40),
+        ("WPW", "QRS, ms", 85, 160, 10),
+        ("IMI", "Q aVF, mV", -1, -0.1, -0.15),
+        ("ASMI", "R V2, mV", -0.2, 0.25, -0.2),
+        ("LVH", "Sokolow-Lyon, mV", 2.8, 7, 0.8),
+        ("LVOLT", "limb leads, mV", 0, 0.8, -0.3),
+        ("ISCAL", "T V5, mV", -1, 0.1, -0.12),
+        ("ISCIN", "T aVF, mV", -1, 0.05, -0.1),
+        ("INJAL", "ST V5, mV", -0.6, -0.02, -0.05),
+        ("STD_", "ST V5, mV", -0.5, -0.02, -0.04),
+        ("STE_", "ST V3, mV", 0.1, 1, 0.08),
+        ("NDT", "T V5, mV", -0.2, 0.12, -0.07),
+        ("LNGQT", "QTc, ms", 400, 540, 50),
+        ("LAO/LAE", "P V1, mV", -0.5, -0.05, -0.03),
+        ("RAO/RAE", "P II, mV", 0.2, 0.6, 0.08),
     ],
 )
 def test_a_finding_is_measured_back(code: str, measure: str, low: float, high: float, change: float) -> None:
-    found = np.array([MEASURES[measure](mean_beat(trace(code, n))) for n in range(PATIENTS)])
-    without = np.array([MEASURES[measure](mean_beat(trace("NORM", n))) for n in range(PATIENTS)])
+    found, without = values(code, measure, PATIENTS), values("NORM", measure, PATIENTS)
     assert low <= np.median(found) <= high
     if change:
         assert np.sign(change) * np.median(found - without) >= abs(change)
 
 
 def test_severity_is_graded_down_to_barely_visible() -> None:
-    def strength(severity: float) -> float:
-        return float(np.median([MEASURES["q aVF"](mean_beat(trace("IMI", n, severity))) for n in range(PATIENTS)]))
-
-    none, faint, half, full = (float(strength(s)) for s in (0.0, 0.1, 0.5, 1.0))
+    none, faint, half, full = (float(np.median(values("IMI", "Q aVF, mV", PATIENTS, s))) for s in (0.0, 0.1, 0.5, 1.0))
     assert full < half < faint <= none + 0.02
     assert none - faint < 0.35 * (none - full)
+
+
+def test_no_case_holds_what_another_finding_excludes() -> None:
+    for number in range(400):
+        case = draw_case(draw_patient(5, number), np.random.default_rng(number))
+        for found in (case.shown, case.named):
+            assert not [(code, other) for code in found for other in EXCLUDED.get(code, ()) if other in found]
 
 
 @pytest.mark.parametrize(
@@ -134,14 +87,23 @@ def test_severity_is_graded_down_to_barely_visible() -> None:
         ("SARRH", (45, 100), (0.04, 0.25)),
         ("AFIB", (40, 180), (0.06, 0.40)),
         ("SVTAC", (110, 220), (0.0, 0.02)),
-        ("PACE", (50, 100), (0.0, 0.01)),
     ],
 )
 def test_rate_and_regularity(rhythm: str, rate: tuple[float, float], spread: tuple[float, float]) -> None:
     for number in range(PATIENTS):
-        rr = np.diff(trace(rhythm, number).events.qrs_s)
+        rr = measured(rhythm, number).rr_s
         assert rate[0] * 0.97 <= 60 / rr.mean() <= rate[1] * 1.03
         assert spread[0] <= rr.std() / rr.mean() <= spread[1]
+
+
+def test_paced_beats_follow_regular_spikes() -> None:
+    for number in range(PATIENTS):
+        lead = measured("PACE", number).mv[LEADS.index("II")]
+        out = np.abs(lead[1:-1] - (lead[:-2] + lead[2:]) / 2)
+        at = np.flatnonzero(out > 0.4 * out.max())
+        rr = np.diff(at[np.diff(at, append=lead.size) > 0.3 * FS_HZ]) / FS_HZ  # of two spikes a beat, the ventricles'
+        assert 49 <= 60 / rr.mean() <= 101
+        assert rr.std() / rr.mean() <= 0.01
 
 
 def test_fibrillation_has_no_p_and_flutter_has_its_own_frequency() -> None:
@@ -165,7 +127,7 @@ def test_ventricular_extra_beats_are_early_wide_and_followed_by_a_pause() -> Non
                 continue
             before, after = one.events.qrs_s[k] - one.events.qrs_s[k - 1], one.events.qrs_s[k + 1] - one.events.qrs_s[k]
             assert before < 0.9 * after
-            assert qrs_ms(one.uv[:, at - 150 : at + 250] / 1000) > 105
+            assert width_ms(one.uv[:, at - 150 : at + 250] / 1000) > 105
             seen += 1
     assert seen >= 6
 

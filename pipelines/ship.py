@@ -65,8 +65,8 @@ text = model.encode_text(["sinus rhythm. normal ecg."])  # (N, {width})
 - It knows what the simulator knows: rhythms, conduction, infarcts, ST-T changes, hypertrophy and the others that `cmelt simulate` draws, as
   textbooks have them. What is rare or mixed in real life it has not seen, nor artefacts beyond the simulated noise.
 - Its words are those of the simulated reports, English and some German. Other wordings may fall on deaf ears.
-- Real records were used to choose its training (PTB-XL's validation fold), never to train it. Other machines and people may be served
-  worse.
+- Real records were used to choose its training and scoring (PTB-XL's folds 1 to 9), never to train it. Other machines and people
+  may be served worse.
 - Its numbers are similarities, not probabilities.
 """
 

@@ -24,15 +24,17 @@ train() {
     [ -f "$run/recipe.json" ] && again=--resume
     cmelt pretrain --shards "$work/shards" --recipe sim-small --out "$run" ${STEPS:+--set train.steps=$STEPS} $again
 }
-measure() { # NAME SHARDS FOLD
-    cmelt zeroshot --run "$model" --shards "$2" --fold "$3" --json > "$work/figures/zeroshot-$1.json"
-    cmelt probe --run "$model" --shards "$2" --fold "$3" --json > "$work/figures/probe-$1.json"
+measure() { # NAME SHARDS FOLD OPTIONS…
+    on=$1 shards=$2 scored=$3
+    shift 3
+    cmelt zeroshot --run "$model" --shards "$shards" --fold "$scored" "$@" --json > "$work/figures/zeroshot-$on.json"
+    cmelt probe --run "$model" --shards "$shards" --fold "$scored" "$@" --json > "$work/figures/probe-$on.json"
 }
 
 stage simulate cmelt simulate "$work/raw" --records "${RECORDS:-20000}" --seed 8
 stage ingest cmelt ingest ptbxl "$work/raw" "$work/shards"
 stage pretrain train
 stage ship python -m pipelines.ship "$run" "$model"
-stage measure-simulated measure simulated "$work/shards" test
+stage measure-simulated measure simulated "$work/shards" test --where "fold >= 8" # of the training folds one is enough
 [ -z "$real" ] || stage "measure-real-$fold" measure real "$real" "$fold"
 python -m pipelines.ship "$run" "${SHIP:-$model}" --figures "$work/figures" ${WRITE:+--write}

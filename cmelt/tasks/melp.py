@@ -5,15 +5,13 @@ AUROC is taken on a softmax over labels, although a recording may have several: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from cmelt.tasks.protocol import Fit, Floats, Folds, Rows
+from cmelt.tasks.protocol import Classes, Fit, Floats, Folds, Labels, Rows, Sets
 from cmelt.tasks.sgd import SEED, Published, epochs, macro_of, one_of
 
 EPOCHS = 100
@@ -30,21 +28,13 @@ class Melp(Published):
         """Return how many of `n` training recordings a fraction is: rounded to the nearest, as pandas' sample does."""
         return n if fraction >= 1 else round(fraction * n)
 
-    def draw(self, truth: NDArray[np.int8], keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
+    def draw(self, truth: Labels, keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
         """Draw as pandas' ``sample(frac, random_state=42)`` from the rows in the order of their keys, whatever their classes."""
         order = np.argsort(keys, kind="stable")
         size = self.draw_size(len(order), fraction)
         return np.asarray(order[np.random.RandomState(SEED).choice(len(order), size, replace=False)])
 
-    def fit(
-        self,
-        sets: Mapping[str, NDArray[np.floating]],
-        truth: NDArray[np.int8],
-        folds: Folds,
-        drawn: Rows,
-        usable: NDArray[np.bool_],
-        seed: int,
-    ) -> Fit:
+    def fit(self, sets: Sets, truth: Labels, folds: Folds, drawn: Rows, usable: Classes, seed: int) -> Fit:
         """Train on the embedding until validation AUROC has not risen for five epochs; return the softmax of the best epoch."""
         name = one_of(sets, "embedding")
         best = (-np.inf, 0)

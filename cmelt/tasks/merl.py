@@ -5,15 +5,13 @@ It reads the test fold after every epoch and tells the best of them; what that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from cmelt.tasks.protocol import Fit, Floats, Folds, Rows
+from cmelt.tasks.protocol import Classes, Fit, Floats, Folds, Labels, Rows, Sets
 from cmelt.tasks.sgd import SEED, Published, epochs, macro_of, one_of
 
 EPOCHS = 100
@@ -29,7 +27,7 @@ class Merl(Published):
         """Return how many of `n` training recordings a fraction is: rounded down, as scikit-learn's train_test_split does."""
         return n if fraction >= 1 else int(fraction * n)
 
-    def draw(self, truth: NDArray[np.int8], keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
+    def draw(self, truth: Labels, keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
         """Draw by scikit-learn's train_test_split with seed 42 from the rows in the order of their keys, whatever their classes."""
         order = np.argsort(keys, kind="stable")
         if fraction >= 1:
@@ -37,15 +35,7 @@ class Merl(Published):
         drawn: Rows = train_test_split(order, train_size=fraction, random_state=SEED)[0]
         return drawn
 
-    def fit(
-        self,
-        sets: Mapping[str, NDArray[np.floating]],
-        truth: NDArray[np.int8],
-        folds: Folds,
-        drawn: Rows,
-        usable: NDArray[np.bool_],
-        seed: int,
-    ) -> Fit:
+    def fit(self, sets: Sets, truth: Labels, folds: Folds, drawn: Rows, usable: Classes, seed: int) -> Fit:
         """Train for all epochs on the mean of the tokens; return the scores of the epoch with the best macro AUROC on the *test* fold."""
         name = one_of(sets, "mean")
         found: list[tuple[float, float]] = []

@@ -20,6 +20,12 @@ from cmelt.errors import TaskError
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
+Labels = NDArray[np.int8]
+"""Zeros and ones, (N, C)."""
+Sets = Mapping[str, NDArray[np.floating]]
+"""Name of a set of features → (N, F)."""
+Classes = NDArray[np.bool_]
+"""Which of the classes, (C,)."""
 
 PROTOCOLS: dict[str, str] = {
     "strict": "cmelt.tasks.strict:Strict",
@@ -65,19 +71,11 @@ class Protocol(ABC):
         """Return how many of `n` training recordings a fraction is."""
 
     @abstractmethod
-    def draw(self, truth: NDArray[np.int8], keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
+    def draw(self, truth: Labels, keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
         """Return which training rows are drawn; `truth` (N, C) and `keys` (N,) are the training fold's."""
 
     @abstractmethod
-    def fit(
-        self,
-        sets: Mapping[str, NDArray[np.floating]],
-        truth: NDArray[np.int8],
-        folds: Folds,
-        drawn: Rows,
-        usable: NDArray[np.bool_],
-        seed: int,
-    ) -> Fit:
+    def fit(self, sets: Sets, truth: Labels, folds: Folds, drawn: Rows, usable: Classes, seed: int) -> Fit:
         """Fit to rows `drawn` of `sets` (name → (N, F)) and `truth` (N, C); only `usable` (C,) classes count in what is chosen."""
 
     def probability(self, score: Floats) -> Floats:

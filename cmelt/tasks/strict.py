@@ -5,7 +5,7 @@ N recordings, C classes, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmelt.metrics import auroc, macro
 from cmelt.tasks.linear import STRENGTHS, path
-from cmelt.tasks.protocol import Fit, Floats, Folds, Protocol, Rows
+from cmelt.tasks.protocol import Classes, Fit, Floats, Folds, Labels, Protocol, Rows, Sets
 
 FEWEST = 10
 SEEDS = 5
@@ -38,7 +38,7 @@ class Strict(Protocol):
         """Return how many of `n` training recordings a fraction is."""
         return max(1, round(fraction * n))
 
-    def draw(self, truth: NDArray[np.int8], keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
+    def draw(self, truth: Labels, keys: NDArray[np.str_], fraction: float, seed: int) -> Rows:
         """Draw a fraction of the training rows by iterative multi-label stratification; return them ascending.
 
         Every class that has a row keeps at least one. The draw is exactly `draw_size` rows, unless its classes alone need more.
@@ -65,15 +65,7 @@ class Strict(Protocol):
             drawn[rng.choice(np.flatnonzero(~drawn), missing, replace=False)] = True
         return np.flatnonzero(drawn)
 
-    def fit(
-        self,
-        sets: Mapping[str, NDArray[np.floating]],
-        truth: NDArray[np.int8],
-        folds: Folds,
-        drawn: Rows,
-        usable: NDArray[np.bool_],
-        seed: int,
-    ) -> Fit:
+    def fit(self, sets: Sets, truth: Labels, folds: Folds, drawn: Rows, usable: Classes, seed: int) -> Fit:
         """Fit to rows `drawn`, choose features and regularisation by macro AUROC on validation, score the test fold with the choice.
 
         Features are standardised by the draw. Regularisation weakens step by step until PATIENCE steps in a row were no better.

@@ -189,15 +189,15 @@ def table(result: dict[str, Any]) -> Group:
         return Group(shares)
     last = computed[-1]
     shares.caption = "; ".join([f"{last['n_test']} test recordings; intervals: bootstrap over test patients", *_more(last)])
-    baselines = [name.replace("_", " ") for name in last["baselines"]]
+    baselines = [name.replace("_", "\n") for name in last["baselines"]]
     share = f"{last['fraction']:.0%} of the labels" if last["fraction"] else "no labels"
-    by_class = columns(f"by class · {share}", "class", "positives", "", "AUC", "95 %", *baselines)
     vocabulary = load_vocabulary(result["task"])
-    said = vocabulary.describe if len(baselines) < 2 else lambda name: ""  # more columns leave no room for a class's name in words
+    words = [vocabulary.describe] if len(baselines) < 2 else []  # more columns leave no room for a class's name in words
+    by_class = columns(f"by class · {share}", "class", "positives", *[""] * len(words), "AUC", "95 %", *baselines)
     for name, one in last["per_class"].items():
         if name not in last["left_out"]:
             others = (number(base["per_class"][name]) for base in last["baselines"].values())
-            by_class.add_row(name, str(one["positives"]), said(name), *cells(one["auc"], one["ci95"]), *others)
+            by_class.add_row(name, str(one["positives"]), *(said(name) for said in words), *cells(one["auc"], one["ci95"]), *others)
     reasons: dict[str, list[str]] = {}
     for name, reason in last["left_out"].items():
         reasons.setdefault(reason, []).append(name)
@@ -219,10 +219,13 @@ def _by_group(kind: str, rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def columns(title: str, *columns: str) -> Table:
-    """Return an empty table whose first and third columns are words and the others numbers; where there is no room, the third wraps."""
-    out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    """Return an empty table whose first column is names, those without a heading are words, and the others are numbers.
+
+    Where there is no room, words wrap: a number that is cut is none.
+    """
+    out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, column in enumerate(columns):
-        out.add_column(column, justify="left" if number in (0, 2) else "right", no_wrap=number != 2)
+        out.add_column(column, justify="left" if not number or not column else "right", no_wrap=bool(column))
     return out
 
 

@@ -88,8 +88,7 @@ def table(plan: Plan) -> dict[str, Any]:
         rows: list[dict[str, Any]] = [{"x": place, "name": name} for place, name in along]
         laws: dict[str, Any] = {}
         for measure, share in MEASURES.items():
-            usable = next(one[share].truth.any(0) & ~one[share].truth.all(0) for one in of.values())
-            values = [score.evaluated(of[name][share], usable) for _, name in along]
+            values = [score.evaluated(of[name][share]) for _, name in along]
             for row, value in zip(rows, values, strict=True):
                 row[measure] = {"macro_auc": plain(value.macro), "ci95": pair(interval(value.macro_samples))}
             a, b = law(x, np.array([[value.macro] for value in values]))

@@ -142,9 +142,14 @@ def read(folder: Path, names: Sequence[str], ground: str) -> dict[float, Predict
     return {share: replace(one, scores=np.concatenate([table[share].scores for table in tables])) for share, one in first.items()}
 
 
-def evaluated(of: Predictions, usable: NDArray[np.bool_]) -> Evaluation:
+def usable(of: Predictions) -> NDArray[np.bool_]:
+    """Return which classes have positives and negatives among the scored recordings, (C,)."""
+    return np.asarray(of.truth.any(0) & ~of.truth.all(0))
+
+
+def evaluated(of: Predictions) -> Evaluation:
     """Return the AUROC of score sets, mean over them, with its bootstrap over patients."""
-    return evaluate(of.truth, list(of.scores), resample_weights(of.patients, RESAMPLES), usable)
+    return evaluate(of.truth, list(of.scores), resample_weights(of.patients, RESAMPLES), usable(of))
 
 
 def entries(own: Mapping[float, Predictions], others: Mapping[str, Mapping[float, Predictions]]) -> list[dict[str, Any]]:
@@ -154,13 +159,12 @@ def entries(own: Mapping[float, Predictions], others: Mapping[str, Mapping[float
     """
     out = []
     for share, mine in sorted(own.items()):
-        usable = np.asarray(mine.truth.any(0) & ~mine.truth.all(0))
-        whole = evaluated(mine, usable)
+        whole = evaluated(mine)
         entry: dict[str, Any] = {"fraction": share, "sets": len(mine.scores), "n_test": len(mine.keys)}
         entry |= summary(whole, mine.truth, mine.classes) | {"fits": [plain(value) for value in whole.of_sets]}
-        entry["left_out"] = [name for name, counts in zip(mine.classes, usable, strict=True) if not counts]
+        entry["left_out"] = [name for name, counts in zip(mine.classes, usable(mine), strict=True) if not counts]
         entry["baselines"] = {
-            name: beside(evaluated(of[share], usable), whole, mine.classes) | {"sets": len(of[share].scores)}
+            name: beside(evaluated(of[share]), whole, mine.classes) | {"sets": len(of[share].scores)}
             for name, of in others.items()
             if share in of
         }

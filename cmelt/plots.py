@@ -198,6 +198,18 @@ def plot_curves(
     return figure
 
 
+def plot_steps(
+    curves: Mapping[str, Sequence[float]], steps: Sequence[str], bounds: ArrayLike, *, title: str = "", x_label: str = ""
+) -> Figure:
+    """Draw up to three named curves over named steps, evenly spaced; `bounds` (steps, 2) are the interval of the first."""
+    figure, axes = _panel(title, x_label)
+    places = range(len(steps))
+    axes.fill_between(places, *np.asarray(bounds, float).T, color=INK["accent"], alpha=0.15, lw=0)
+    _draw_curves(axes, {name: (places, y) for name, y in curves.items()}, None, (1.6, 1.6, 1.6))
+    axes.set_xticks(places, steps)
+    return figure
+
+
 def plot_curve_grid(
     panels: Mapping[str, tuple[Mapping[str, tuple[Sequence[float], Sequence[float]]], float | None]],
     *, title: str = "", x_label: str = "step", columns: int = 3,
@@ -216,10 +228,14 @@ def plot_curve_grid(
     return figure
 
 
-def _draw_curves(axes: Any, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], level: float | None) -> None:
+def _draw_curves(
+    axes: Any,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    level: float | None,
+    widths: Sequence[float] = (1.1, 1.8, 1.4),
+) -> None:
     """Draw up to three named curves (x, y), and a dashed line at `level`."""
-    styles = (("accent", 1.1), ("accent2", 1.8), ("faint", 1.4))
-    for (name, (x, y)), (role, lw) in zip(curves.items(), styles, strict=False):
+    for (name, (x, y)), role, lw in zip(curves.items(), ("accent", "accent2", "faint"), widths, strict=False):
         axes.plot(x, y, color=INK[role], lw=lw, label=name, marker="o" if len(x) < 12 else None, ms=3)
     if level is not None:
         axes.axhline(level, color=INK["faint"], lw=0.8, ls=(0, (4, 3)))

@@ -12,7 +12,7 @@ from typing import Any
 from cmelt.errors import CheckpointError
 from cmelt.labels import TASKS, load_vocabulary
 from cmelt.page import Score, auc, number, percent, picture, words
-from cmelt.plots import plot_curves
+from cmelt.plots import plot_steps
 from cmelt.predictions import drawn, similarity
 from cmelt.record import LEADS
 from cmelt.tables import Line, identity_lines, lines_of
@@ -137,7 +137,7 @@ def read_results(folder: Path) -> Found:
         return kept
 
     results = told("*.json", _lacks)
-    results.sort(key=lambda one: (list(TASKS).index(one[1]["task"]), bool(leads_of(one[1])), one[1]["protocol"] != "strict"))
+    results.sort(key=lambda one: (list(TASKS).index(one[1]["task"]), -len(one[1].get("leads", LEADS)), one[1]["protocol"] != "strict"))
     curves = told("curves/*.json", lambda found: ({"task", "protocol", "points"} - set(found)) or _points_lack(found["points"]))
     people = told("people/*.json", lambda found: {"pairs", "scores"} - set(found))
     return Found(results, [curve for _, curve in curves], [one for _, one in people], unread)
@@ -172,7 +172,7 @@ def differs(result: Mapping[str, Any]) -> list[str]:
     layers = result.get("recipe", {}).get("tune", {}).get("layers", -1)
     parts = {
         "texts": f"texts: {result['rule']['texts']}, {result['rule']['similarity']}" if "rule" in result else "",
-        "layers": "" if layers < 0 else f"last {layers} layers" if layers else "head only",
+        "layers": {-1: "", 0: "head only", 1: "last layer"}.get(layers, f"last {layers} layers"),
         "leads": leads_of(result),
         "fold": f"scored: fold {result['fold']}" if "fold" in result else "",
         "where": f"where {result['where']}" if result.get("where") else "",
@@ -290,12 +290,11 @@ def lead_curve(curve: dict[str, Any]) -> dict[str, Any]:
         names = "all" if len(point["leads"]) == len(LEADS) else ", ".join(point["leads"])
         bars.append(Score(f"{len(point['leads'])} lead{'s' if len(point['leads']) > 1 else ''}", names, point["macro_auc"], point["ci95"]))
         bars += [Score(words(name), "", value, is_baseline=True) for name, value in point["baselines"].items()]
-    counts = [float(len(point["leads"])) for point in points]
-    lines = {"this model": (counts, [point["macro_auc"] for point in points])}
+    lines = {"this model": [point["macro_auc"] for point in points]}
     for name in list(points[0]["baselines"])[:2]:
-        lines[words(name)] = (counts, [point["baselines"][name] for point in points])
-    figure = plot_curves(lines, title="macro AUC", x_label="leads that are seen")
-    figure.axes[0].set_xticks(counts)
+        lines[words(name)] = [point["baselines"][name] for point in points]
+    steps, bounds = [str(len(point["leads"])) for point in points], [point["ci95"] for point in points]
+    figure = plot_steps(lines, steps, bounds, title="macro AUC", x_label="leads that are seen")
     what = ", ".join([curve["task"], *([] if curve["protocol"] == "strict" else [curve["protocol"]]), share])
     title = f"{curve['task']}: macro AUC by number of leads"
     return {"what": what, "bars": bars, "low": lowest(bars), "drawing": picture(figure, title)}

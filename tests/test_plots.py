@@ -124,6 +124,9 @@ def test_panels_say_what_they_are_given() -> None:
     curves = plots.plot_curves({"training": ([1, 2, 3], [3, 2, 1]), "validation": ([3], [1.5])}, title="loss", level=0.69)
     assert [line.get_label() for line in curves.axes[0].lines[:2]] == ["training", "validation"]
     assert curves.axes[0].lines[0].get_ydata() == pytest.approx([3, 2, 1])
+    steps = plots.plot_steps({"a": [0.8, 0.7], "b": [0.6, 0.65]}, ["12", "1"], [[0.7, 0.9], [0.6, 0.8]]).axes[0]
+    assert [label.get_text() for label in steps.get_xticklabels()] == ["12", "1"]
+    assert steps.collections[0].get_paths()[0].get_extents().intervaly == pytest.approx([0.6, 0.9])
     bars = plots.plot_histogram([1, 2, 2, np.nan, 3, 1e9], x_label="bpm").axes[0].patches
     assert sum(bar.get_height() for bar in bars) == 5
     assert not plots.plot_histogram([]).axes[0].patches

@@ -11,7 +11,7 @@ from rich.table import Table
 from cmelt import __version__
 from cmelt.errors import TaskError
 from cmelt.files import write_json
-from cmelt.plots import plot_curves, save
+from cmelt.plots import plot_steps, save
 from cmelt.record import LEAD_SETS, LEADS
 from cmelt.tasks.base import open_run
 from cmelt.tasks.probe import differences, probe
@@ -38,11 +38,11 @@ def lead_curve(
     place = opened.results / "curves"
     curve = {"task": task, "protocol": protocol, "checkpoint": str(opened), "points": points, "picture": str(place / f"{name}.png")}
     write_json(place / f"{name}.json", {"version": __version__, **curve})
-    counts = [float(len(point["leads"])) for point in points]
-    lines = {"this model": (counts, [point["macro_auc"] for point in points])}
+    lines = {"this model": [point["macro_auc"] for point in points]}
     for other in list(points[0]["baselines"])[:2]:
-        lines[other.replace("_", " ")] = (counts, [point["baselines"][other] for point in points])
-    save(plot_curves(lines, title=f"{task}, {protocol}: macro AUC", x_label="leads that are seen"), place / f"{name}.png")
+        lines[other.replace("_", " ")] = [point["baselines"][other] for point in points]
+    steps, bounds = [str(len(point["leads"])) for point in points], [point["ci95"] for point in points]
+    save(plot_steps(lines, steps, bounds, title=f"{task}, {protocol}: macro AUC", x_label="leads that are seen"), place / f"{name}.png")
     return curve
 
 

@@ -41,20 +41,15 @@ class Predictions:
     classes: list[str]
 
     @classmethod
-    def read(cls, file: Path, fraction: float, model: str = "") -> Predictions | None:
-        """Return the predictions at `fraction`, of one `model` where the file holds several; None where it is not there or has none.
-
-        Raises CheckpointError.
-        """
+    def read(cls, file: Path, fraction: float) -> Predictions | None:
+        """Return the predictions at `fraction`; None where the file is not there or has none. Raises CheckpointError."""
         if not file.exists():
             return None
         try:
-            table = pq.read_table(file, columns=[*COLUMNS, *["model"] * bool(model)])
+            table = pq.read_table(file, columns=COLUMNS)
         except (OSError, pa.ArrowInvalid) as error:
             raise CheckpointError(f"{file}: cannot be read as predictions ({error}); make it anew") from None
         table = table.filter(pc.equal(table["fraction"], fraction))
-        if model:
-            table = table.filter(pc.equal(table["model"], model))
         classes = pc.unique(table["class"].cast(pa.string())).to_pylist()
         seeds = len(pc.unique(table["seed"]))
         if not seeds or len(table) % (seeds * len(classes)):
@@ -85,7 +80,7 @@ def drawn(file: Path, result: dict[str, Any], fraction: float, beside: str = "")
     names = {c: found.classes[c] for c in shown}
     auc = np.mean([auroc(found.truth, score) for score in found.score], axis=0)
     curves = {f"{name} {auc[c]:.3f}": found.rocs(c) for c, name in names.items()}
-    other = Predictions.read(file.parent / BASELINES / file.name, fraction, beside) if beside else None
+    other = Predictions.read(file.parent / BASELINES / f"{file.stem}-{beside}.parquet", fraction) if beside else None
     others = [other.rocs(other.classes.index(name)) for name in names.values()] if other else []
     what = result["task"]
     out: dict[str, Any] = {

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -143,10 +141,9 @@ def full_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("probe-superclass", "zeroshot-superclass"):
         facts = json.loads((kept / "results" / f"{name}.json").read_text()) | {"texts": {"MI": [NASTY]}}
         write_results(kept / "results", name, facts, np.arange(10).astype(str), truth, CLASSES, scored)
-    baselines = pq.read_table(kept / "results" / "probe-superclass.parquet")
-    (kept / "results" / "baselines").mkdir()
-    others = baselines.append_column("model", pa.array(["random_init"] * len(baselines)))
-    pq.write_table(others, kept / "results" / "baselines" / "probe-superclass.parquet")
+    for seed in (0, 1):
+        scored[seed] = Scored(1.0, seed, truth * 0.5)
+    write_results(kept / "results" / "baselines", "probe-superclass-random_init", {}, np.arange(10).astype(str), truth, CLASSES, scored)
     return report([kept], kept / "kept.html")
 
 
@@ -285,7 +282,7 @@ def test_the_shard_page_says_what_the_shards_hold(shard_page: Path, shards: Path
 def test_what_was_kept_is_drawn(full_page: Path) -> None:
     text, words = full_page.read_text(encoding="utf-8"), Reader(full_page).words
     told = ("ROC curves, 100 % of labels", "calibration, 100 % of labels", "MI 1.000", "class texts and true classes", "A map of the")
-    for said in (*told, "AUC. random init. Dashed: chance."):
+    for said in (*told, "AUC. random init, 2 fits. Dashed: chance."):
         assert said in words, said
     assert '<td class="n own" style="--warm: 60%">1.25</td>' in text
     assert "not a probability" in words

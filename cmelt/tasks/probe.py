@@ -53,10 +53,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found: the entries of the result file, and the model's scores for the predictions' table."""
+    """What a probe found: the entries of the result file, and for tables of predictions the model's scores, and each baseline's at the
+    largest fraction.
+    """
 
     fractions: list[dict[str, Any]]
     scored: list[Scored]
+    beside: dict[str, list[Scored]]
 
 
 def probe(
@@ -83,8 +86,8 @@ def probe(
     that of other shard folders. `splits` is a folder of split files, `leads` what is seen, `where` a filter of all recordings (``age >
     60``), `seeds` how many draws of a fraction, where not the protocol's own number, `fold` what is scored: val, for choices among models
     (it flatters, for each fit chooses on it too), leaves the test fold alone. The files are ``RUN/results/probe-TASK….json`` and
-    ``.parquet``; their name says what is not the default. Raises CheckpointError, ShardError, InputError or TaskError where run,
-    shards and task do not fit.
+    ``.parquet``, and of each baseline the predictions with the largest fraction in ``baselines/``; their name says what is not the
+    default. Raises CheckpointError, ShardError, InputError or TaskError where run, shards and task do not fit.
     """
     rules = open_protocol(protocol)
     for name in baselines:
@@ -104,9 +107,11 @@ def probe(
     result |= {"leads": list(leads), **({"where": where} if where else {}), "fractions": found.fractions}
     test = problem.folds.test
     name = "-".join([f"probe-{task}", *differences(result, splits)])
-    write_results(
-        opened.results, name, result, problem.keys[test], problem.truth[test], problem.classes, found.scored, problem.patients[test]
-    )
+    keys, truth, patients = problem.keys[test], problem.truth[test], problem.patients[test]
+    write_results(opened.results, name, result, keys, truth, problem.classes, found.scored, patients)
+    for other, scored in found.beside.items():
+        facts = {"task": task, "baseline": other, "beside": name}
+        write_results(opened.results / "baselines", f"{name}-{other}", facts, keys, truth, problem.classes, scored, patients)
     return result
 
 
@@ -178,6 +183,7 @@ def measure(
     console = Console(stderr=True, quiet=quiet)
     entries: list[dict[str, Any]] = []
     scored: list[Scored] = []
+    beside_it: dict[str, list[Scored]] = {}
     for fraction in fractions:
         size = protocol.draw_size(len(folds.train), fraction)
         if size < protocol.fewest:
@@ -203,8 +209,10 @@ def measure(
         for name, replicates in baselines.items():
             theirs = [one(rows, seed) for one in replicates for seed, rows in drawn.items()]
             both = beside(evaluate(test, [fit.score for fit in theirs], weights, usable), own, classes)
+            if fraction == max(fractions):
+                beside_it[name] = [Scored(fraction, number, fit.score) for number, fit in enumerate(theirs)]
             entry["baselines"][name] = both | in_common(theirs) | {"replicates": len(replicates), "chosen": [fit.told for fit in theirs]}
         entries.append(entry)
         said = f"probe: {protocol.name}, {fraction:.0%} of the labels, {entry['n_train']} recordings: macro AUC {own.macro:.3f}"
         console.print(said, soft_wrap=True, highlight=False)
-    return Probe(entries, scored)
+    return Probe(entries, scored, beside_it)

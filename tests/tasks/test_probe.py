@@ -42,6 +42,12 @@ def test_probe_writes_what_it_returns(run: Path, shards: Path) -> None:
     assert base["difference_ci95"][0] <= base["difference"] <= base["difference_ci95"][1]
     assert len(ten["baselines"]["random_init"]["fits"]) == 15
 
+    kept = pq.read_table(run / "results/baselines/probe-superclass-random_init.parquet").to_pylist()
+    of_norm = [[row for row in kept if (row["class"], row["fraction"], row["seed"]) == ("NORM", 1.0, seed)] for seed in range(3)]
+    assert len(kept) == 3 * 24 * 5
+    aucs = [roc_auc_score([row["truth"] for row in rows], [row["score"] for row in rows]) for rows in of_norm]
+    assert np.mean(aucs) == pytest.approx(base["per_class"]["NORM"], abs=1e-5)
+
     predictions = pq.read_table(run / "results/probe-superclass.parquet")
     assert predictions.column_names == ["key", "patient", "fraction", "seed", "class", "score", "truth"]
     frame = predictions.to_pydict()

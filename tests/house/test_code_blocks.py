@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cmelt.cli import app
+from cmelt.text.tokenizer import hub_is_away
 from tests.conftest import REPOSITORY
 from tests.datasets import exports
 
@@ -83,6 +84,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         call("cmelt simulate raw --seed 1")
         call("cmelt ingest ptbxl raw shards/ptbxl --set signal.fs_hz=100")
         call("cmelt pretrain --shards shards/ptbxl --out runs/ptbxl")
+        call("cmelt probe --run runs/ptbxl")
     for room, names in ALIASES.items():
         for name in names:
             shutil.copytree(place / room / "ptbxl", place / room / name)
@@ -99,6 +101,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture
+def _without_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the machine one without the hub and its cache, as the pages tell of it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    hub_is_away.cache_clear()
+    yield
+    hub_is_away.cache_clear()
+
+
+@pytest.mark.usefixtures("_without_hub")
 @pytest.mark.parametrize("page", TO_RUN, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_blocks_of_a_page_run(page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("shards", "runs", "published-splits"):

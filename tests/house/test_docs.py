@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,16 @@ def test_no_hand_writes_a_figure(template: Path) -> None:
     )
     found = re.findall(r"\d+[.,]\d+|\d+ ?%|\d{3,}", re.sub(allowed, "", words))
     assert not found, f"{template.name}: {found} belong in a JSON file"
+
+
+def test_the_site_builds_strictly_and_asks_nothing_of_any_network(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        asked = re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]*', page.read_text(encoding="utf-8"))
+        assert not asked, f"{page.name}: {asked and asked.group()}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cmelt.errors import OutputError
+from cmelt.models.cmelt import CMELT
 from cmelt.tasks import baselines
+from cmelt.training.corpus import Corpus
 from docs.generate.results import Results, results_page
 from pipelines.evidence import bench, draw, scaling, score, transfer
 from pipelines.evidence.plan import Plan
@@ -93,6 +97,21 @@ def test_bench_from_end_to_end(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> N
     assert run_stages(plan.work, plan.settings(), stages, most=1) == len(stages) - 1
     assert run_stages(plan.work, plan.settings(), stages) == 0
     table = bench.figures(plan)
+    first = json.loads(done_file(plan.work, "no-etm-0").read_text())["skills"]
+    done_file(plan.work, "no-etm-0").unlink()
+    shutil.rmtree(plan.work / "runs" / "no-etm-0")
+    assert run_stages(plan.work, plan.settings(), stages) == 0
+    assert found(plan.work, "no-etm-0")["skills"] == first, "the same seed, the same numbers"
+    assert bench.figures(plan) == table
+
+    corpus = Corpus([plan.sim, plan.real], "train", data=plan.recipe_of(0).data)
+    untrained = CMELT.create(plan.recipe_of(0).model, FS_HZ, SAMPLES, corpus.reports, 0)
+    heads = {"no-etm": "etm_head", "no-mlm": "mlm_head", "no-mem": "mem_decoder", "reconstruction-only": "ecg_pooler"}
+    for variant, head in heads.items():  # nothing teaches the head of a part that is not there
+        for name, learns in ((variant, False), ("full", True)):
+            of = plan.load(f"{name}-0").get_submodule(head).state_dict()
+            changed = any(not torch.equal(value, of[key]) for key, value in untrained.get_submodule(head).state_dict().items())
+            assert changed == learns, (name, head)
     entry = next(entry for entry in table["real"] if entry["fraction"] == 1.0)
     assert set(entry["baselines"]) == {*bench.DEAD.values(), *bench.BASELINES, bench.SUPERVISED}
     assert entry["baselines"]["trivial"]["difference"] == pytest.approx(

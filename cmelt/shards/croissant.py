@@ -1,6 +1,8 @@
 """The croissant.json of a shard folder: what lies in it, column by column, as tools that know MLCommons Croissant 1.0 read it.
 
-Everything is taken from the manifest and from what the data set says of itself, so equal folders have equal files.
+Everything is taken from the manifest and from what the data set says of itself, so equal folders have equal files. The arrays are
+described, but are no record set: mlcroissant unpacks a tar by its name alone, and would read those of another folder with tars of
+the same names. The index says where each lies.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ CONTEXT: dict[str, Any] = {
     "sc": "https://schema.org/",
     "cr": "http://mlcommons.org/croissant/",
     "dct": "http://purl.org/dc/terms/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "conformsTo": "dct:conformsTo",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
@@ -33,7 +36,7 @@ CONTEXT: dict[str, Any] = {
 COLUMNS: dict[str, str] = {
     "key": "the sample's name; its files in the tar are KEY.ecg.npy, KEY.txt and KEY.json",
     "shard": "file name of the tar that holds it",
-    "ecg_offset": "where the array's samples begin in the tar, in bytes",
+    "ecg_offset": "where the array's samples, int16 (leads, samples) in C order, begin in the tar, in bytes",
     "ecg_bytes": "how many bytes the array's samples are",
     "source": "where the recording lay in the raw folder",
     "patient_id": "the patient, comparable within this data set only; empty if unknown",
@@ -81,7 +84,7 @@ def croissant(manifest: dict[str, Any], about: About) -> bytes:
         "version": version(manifest["dataset_version"]),
         "keywords": ["ECG", "electrocardiogram", "12-lead", "report", "WebDataset"],
         "distribution": [file_object(INDEX, "application/x-parquet", manifest["index_sha256"]), *tars, *([arrays] if tars else [])],
-        "recordSet": [index_records(), *([ecg_records(manifest)] if tars else [])],
+        "recordSet": [index_records()],
     }
     return json_bytes({name: value for name, value in whole.items() if value})
 
@@ -112,25 +115,7 @@ def index_records() -> dict[str, Any]:
         listed = pa.types.is_list(column.type)
         source = {"fileObject": {"@id": INDEX}, "extract": {"column": column.name}}
         kind = ["sc:Text", "cr:Split"] if column.name == "split" else KINDS[column.type.value_type if listed else column.type]
-        fields.append(field("index", column.name, COLUMNS[column.name], kind, source) | ({"repeated": True} if listed else {}))
+        entry = {"@type": "cr:Field", "@id": f"index/{column.name}", "name": column.name, "description": COLUMNS[column.name]}
+        fields.append(entry | {"dataType": kind, "source": source} | ({"repeated": True} if listed else {}))
     records = {"@type": "cr:RecordSet", "@id": "index", "name": "index", "description": "What is known of each sample."}
     return {**records, "key": {"@id": "index/key"}, "field": fields}
-
-
-def ecg_records(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the records of the arrays: the bytes of each sample's .npy file, and the key that names it in the index."""
-    files = {"fileSet": {"@id": "ecg-arrays"}}
-    key = {**files, "extract": {"fileProperty": "filename"}, "transform": {"regex": r"^(.+)\.ecg\.npy$"}}
-    array = {**files, "extract": {"fileProperty": "content"}}
-    fields = [
-        field("ecg", "key", "the sample's key in the index", "sc:Text", key),
-        field("ecg", "array", f"the bytes of a .npy file: {array_of(manifest)}", "sc:Text", array),
-    ]
-    records = {"@type": "cr:RecordSet", "@id": "ecg", "name": "ecg", "description": "Each sample's array."}
-    return {**records, "key": {"@id": "ecg/key"}, "field": fields}
-
-
-def field(records: str, name: str, description: str, kind: str | list[str], source: dict[str, Any]) -> dict[str, Any]:
-    """Return field `name` of record set `records`."""
-    entry = {"@type": "cr:Field", "@id": f"{records}/{name}", "name": name, "description": description}
-    return {**entry, "dataType": kind, "source": source}

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import io
 import itertools
+import json
 import shlex
 import subprocess
 import sys
@@ -138,6 +139,19 @@ class Paper:
                     "or name others with --train-on"
                 )
         self.run = asked.runs / asked.recipe.rpartition("/")[2].removesuffix(".toml")
+        self.check()
+
+    def check(self) -> None:
+        """Raise InputError where what is done already was done otherwise than is asked for now: it would be taken for the paper's."""
+        for name in self.raw:
+            if (file := self.shards(name) / "manifest.json").exists():
+                made = json.loads(file.read_text(encoding="utf-8"))
+                if (made["recipe"], made.get("limit")) != (self.ingest_recipe.model_dump(mode="json"), self.asked.limit):
+                    raise InputError(f"{file.parent} was made by another recipe or --limit; take another SHARDS, or remove it")
+        if (file := self.run / "recipe.json").exists():
+            trained = json.loads(file.read_text(encoding="utf-8"))["recipe"]
+            if trained != self.pretrain_recipe.model_dump(mode="json") and self.pretraining()[-1].is_done():
+                raise InputError(f"{self.run} was trained by another recipe; take another RUNS, or remove it")
 
     def sets(self, verb: str) -> list[str]:
         """Return ``--set`` options for the changes of a verb's recipe."""

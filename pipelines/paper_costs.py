@@ -110,7 +110,7 @@ class Costs:
             return Cost(one.seconds, one.disk, one.memory + self.workers * self.worker)
         if step.stage == "leaks":
             return Cost(sum(self.recordings.values()) * self.verify_seconds, 1e5, peak())
-        if self.rates is None:
+        if self.rates is None or step.stage == "report":
             return None
         rates, paper, count = self.rates, self.paper, self.recordings.get(step.data, 0)
         if step.stage == "pretrain":
@@ -126,8 +126,6 @@ class Costs:
                 return None
             return Cost(most * each, most * width * 4, 2 * most * width * 4 + 4 * rates.parameters)
         held = 4 * rates.parameters + 2 * count * rates.feature_bytes + self.worker
-        if step.stage == "report":
-            return Cost(60, 5e6, held)
         return Cost(self.table_seconds(step, count), self.table_bytes(step, count), held)
 
     def table_seconds(self, step: Step, count: int) -> float:
@@ -159,14 +157,14 @@ def tell(paper: Paper, steps: Sequence[Step]) -> None:
     out = console()
     for number, (step, cost) in enumerate(told, 1):
         out.print(f"[{number}/{len(steps)}] {step.line()}", markup=False)
-        line = "done" if step.is_done() else cost.line() if cost else "not known here"
+        line = "done" if step.is_done() else cost.line() if cost else "not measured"
         out.print(f"    {step.stage}: {line}{', at most' if step.command[1] in ('finetune', 'identify') else ''}", markup=False)
     known = [cost for _, cost in told if cost]
     total = Cost(sum(c.seconds for c in known), sum(c.disk for c in known), max((c.memory for c in known), default=0.0))
     unknown = len(told) - len(known)
     free = free_bytes(paper.asked.shards.absolute())
     out.print(
-        f"In all {total.line()}; {size(free)} are free for {paper.asked.shards}" + (f"; {unknown} steps not known" if unknown else ""),
+        f"In all {total.line()}; {size(free)} are free for {paper.asked.shards}" + (f"; {unknown} steps not measured" if unknown else ""),
         markup=False,
     )
     out.print("Measured just now on this machine, and multiplied; nothing was written:", markup=False)

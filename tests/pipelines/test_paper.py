@@ -40,7 +40,7 @@ def paper(raw: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=raw.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_killed_in_the_middle_it_goes_on_to_its_page(raw: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_to_its_page(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = raw.parent / "runs"
     with paper(raw) as child:
         assert child.stdout
@@ -75,6 +75,12 @@ def test_killed_in_the_middle_it_goes_on_to_its_page(raw: Path) -> None:
     # What is done is what each stage would be refused without, and what is not done again.
     assert main([*places(raw), *OPTIONS, "--stage", "report"]) == 0
     assert main([*places(raw), *OPTIONS, "--stage", "pretrain", "--part", "2"]) == 2
+    for change, what in (
+        ("--set=ingest.signal.fs_hz=250", "was made by another recipe"),
+        ("--set=pretrain.optim.lr=1", "was trained by another"),
+    ):
+        assert main([*places(raw), *OPTIONS, change]) == 2
+        assert what in capsys.readouterr().err
 
 
 def places(raw: Path) -> list[str]:
@@ -87,7 +93,7 @@ def test_a_dry_run_tells_every_command_and_its_cost(raw: Path, tmp_path: Path, c
     said = capsys.readouterr().out
     commands = [line for line in said.splitlines() if line.startswith("[")]
     costs = [line for line in said.splitlines() if line.startswith("    ") and ": about " in line]
-    assert len(commands) == len(costs) == 6 + 1 + 2 + 8 + 9 + 2 + 2 + 1
+    assert len(commands) == len(costs) + 1 == 6 + 1 + 2 + 8 + 9 + 2 + 2 + 1  # of the page nothing is measured
     assert all(f"cmelt {verb} " in said for verb in ("ingest", "verify", "pretrain", "probe", "zeroshot", "finetune", "identify", "report"))
     assert "Measured just now on this machine" in said
     assert list(tmp_path.iterdir()) == []

@@ -24,17 +24,19 @@ train() {
     [ -f "$run/recipe.json" ] && again=--resume
     cmelt pretrain --shards "$work/shards" --recipe sim-small --out "$run" ${STEPS:+--set train.steps=$STEPS} $again
 }
-measure() { # NAME SHARDS FOLD OPTIONS…
-    on=$1 shards=$2 scored=$3
+measure() { # NAME SHARDS FOLD COMMAND…
+    what=$1 shards=$2 of=$3
     shift 3
-    cmelt zeroshot --run "$model" --shards "$shards" --fold "$scored" "$@" --json > "$work/figures/zeroshot-$on.json"
-    cmelt probe --run "$model" --shards "$shards" --fold "$scored" "$@" --json > "$work/figures/probe-$on.json"
+    for verb in "$@"; do
+        cmelt "$verb" --run "$model" --shards "$shards" --fold "$of" --json > "$work/figures/$verb-$what.json.part"
+        mv "$work/figures/$verb-$what.json.part" "$work/figures/$verb-$what.json"
+    done
 }
 
 stage simulate cmelt simulate "$work/raw" --records "${RECORDS:-20000}" --seed 8
 stage ingest cmelt ingest ptbxl "$work/raw" "$work/shards"
 stage pretrain train
 stage ship python -m pipelines.ship "$run" "$model"
-stage measure-simulated measure simulated "$work/shards" test --where "fold >= 8" # of the training folds one is enough
-[ -z "$real" ] || stage "measure-real-$fold" measure real "$real" "$fold"
+stage measure-simulated measure simulated "$work/shards" test zeroshot
+[ -z "$real" ] || stage "measure-real-$fold" measure real "$real" "$fold" zeroshot probe
 python -m pipelines.ship "$run" "${SHIP:-$model}" --figures "$work/figures" ${WRITE:+--write}

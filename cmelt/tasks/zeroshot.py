@@ -140,9 +140,8 @@ def table(result: dict[str, Any]) -> Group:
     for way, what in (("ecg_to_text", "ECG to report"), ("text_to_ecg", "report to ECG")):
         if of["pairs"]:
             found = ", ".join(f"@{k} {of[f'{way}@{k}']:.3f}" for k in (1, 5, 10))
-            lines.append(
-                f"retrieval, {what}: recall {found} ({of['pairs']} {result.get('fold', 'test')} ECGs, {of['reports']} distinct reports)"
-            )
+            among = f"{of['pairs']} {result.get('fold', 'test')} ECGs, {of['reports']} distinct reports"
+            lines.append(f"retrieval, {what}: recall {found} ({among})")
     return Group(results.table(result), *lines)
 
 

@@ -123,7 +123,7 @@ def status_of(wording: Wording, start: int, end: int, cues: Sequence[Cue]) -> St
     for cue in cues:
         if cue.reach == "back" and end <= cue.start:
             return cue.says
-    says = [cue.says for cue in cues if cue.reach == "on" and (cue.end <= start or start <= cue.start and cue.end <= end)]
+    says = [cue.says for cue in cues if cue.reach == "on" and (cue.end <= start or (start <= cue.start and cue.end <= end))]
     if None in says:
         return None
     return Status.ABSENT if Status.ABSENT in says else Status.UNCERTAIN if says else Status.PRESENT

@@ -1,8 +1,8 @@
-"""Reports of PTB-XL whose findings were written down by hand (``entities_checked.csv``: numbers and statements, no text), and scores on them.
+"""Reports of PTB-XL whose findings were written down by hand (``entities_checked.csv``: numbers and statements, no text).
 
-Two draws by `random.Random`: 240 of all records (seed 20261122), 80 of those whose report occurs once (seed 20261123). They were labelled from
-the reports before the rules were written. The first half of each draw is ``tuned``: rules were mended by it; the second is ``held``:
-its mistakes were never looked at.
+Two draws by `random.Random`: 240 of all records (seed 20261122), and 80 of the others whose report occurs once and has more than 60
+letters (seed 20261123). One reader labelled them before there were rules. The first half of each draw is ``tuned``: the rules were
+mended by it. The second is ``held``: its mistakes were never looked at.
 """
 
 from __future__ import annotations

@@ -53,9 +53,10 @@ def test_a_corpus_becomes_a_table_of_statuses() -> None:
     reports = ["sinus rhythm.", "no ischaemia, possible lvh.", "sinus rhythm.", ""]
     table = entity_matrix(reports)
     codes = [entity.code for entity in known_entities()]
-    assert table.shape == (4, len(codes)) and table.dtype == np.int8
+    assert table.shape == (4, len(codes))
+    assert table.dtype == np.int8
     assert [table[row, codes.index("SR")] for row in range(4)] == [Status.PRESENT, UNSAID, Status.PRESENT, UNSAID]
-    assert table[1, codes.index("ISC_")] == Status.ABSENT and table[1, codes.index("LVH")] == Status.UNCERTAIN
+    assert [table[1, codes.index(code)] for code in ("ISC_", "LVH")] == [Status.ABSENT, Status.UNCERTAIN]
     assert (table[3] == UNSAID).all()
 
 

@@ -15,6 +15,7 @@ from cmelt.curves import panels_of, read_metrics
 from cmelt.errors import InputError, ShardError
 from cmelt.files import write_whole
 from cmelt.labels import load_vocabulary
+from cmelt.models.store import SHIPPED
 from cmelt.page import SIMULATED, about_classes, about_shards, auc, ecg_picture, number, picture, words, write_page
 from cmelt.plots import plot_curves, plot_reconstruction
 from cmelt.predictions import SHOWN, plane
@@ -78,6 +79,7 @@ def report(runs: Sequence[Path], out: Path) -> Path:
 
 def _chapter(run: Path, with_pictures: bool) -> dict[str, Any]:
     """Gather what is told of one run; pictures only for the page."""
+    run = SHIPPED if str(run) == SHIPPED.name and not run.exists() else run
     results = Run(run, ()).results
     bare = results.is_dir() or (run / "model.safetensors").exists()  # a checkpoint that was converted or came by itself has no recipe
     recipe = read_json(run / "recipe.json") if (run / "recipe.json").exists() or not bare else {}

@@ -21,7 +21,7 @@ from click.exceptions import Abort, ClickException
 
 from cmelt.cli import app
 from cmelt.cli_options import console
-from cmelt.config import RECIPES, load_recipe
+from cmelt.config import RECIPES, IngestRecipe, PretrainRecipe, load_recipe, validate
 from cmelt.datasets import dataset_class
 from cmelt.errors import CmeltError, InputError
 from cmelt.files import write_whole
@@ -146,11 +146,11 @@ class Paper:
         for name in self.raw:
             if (file := self.shards(name) / "manifest.json").exists():
                 made = json.loads(file.read_text(encoding="utf-8"))
-                if (made["recipe"], made.get("limit")) != (self.ingest_recipe.model_dump(mode="json"), self.asked.limit):
+                if (validate(IngestRecipe, made["recipe"], str(file)), made.get("limit")) != (self.ingest_recipe, self.asked.limit):
                     raise InputError(f"{file.parent} was made by another recipe or --limit; take another SHARDS, or remove it")
         if (file := self.run / "recipe.json").exists():
-            trained = json.loads(file.read_text(encoding="utf-8"))["recipe"]
-            if trained != self.pretrain_recipe.model_dump(mode="json") and self.pretraining()[-1].is_done():
+            trained = validate(PretrainRecipe, json.loads(file.read_text(encoding="utf-8"))["recipe"], str(file))
+            if trained != self.pretrain_recipe and self.pretraining()[-1].is_done():
                 raise InputError(f"{self.run} was trained by another recipe; take another RUNS, or remove it")
 
     def sets(self, verb: str) -> list[str]:

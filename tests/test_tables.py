@@ -132,6 +132,8 @@ def test_a_matrix_is_what_papers_print_and_mixes_nothing() -> None:
     of_merl = {head[2:]: cells for head, cells in rows.items() if head[1] == "MERL"}
     assert sorted(cells[2] for cells in of_merl.values()) == ["0.533", "0.849", "–"], "one model by two protocols: never one row"
     assert matrices(published({"superclass"})) == [], "published numbers alone"
+    few = lines_of("run_1", "strict, lead II", result(), lambda share: f"{100 * share:g} % of labels", {}, {}, "lead II")
+    assert [matrix.title for matrix in matrices([*lines(), *few])] == ["Trained on labels", "Trained on labels, fewer leads"]
 
 
 def test_identification() -> None:

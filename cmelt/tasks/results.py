@@ -188,7 +188,8 @@ def table(result: dict[str, Any]) -> Group:
         shares.caption = "; ".join(f"{entry['fraction']:.0%}: {entry['not_computed']}" for entry in result["fractions"])
         return Group(shares)
     last = computed[-1]
-    shares.caption = "; ".join([f"{last['n_test']} test recordings; intervals: bootstrap over test patients", *_more(last)])
+    of = result.get("fold", "test")
+    shares.caption = "; ".join([f"{last['n_test']} {of} recordings; intervals: bootstrap over {of} patients", *_more(last)])
     baselines = [name.replace("_", "\n") for name in last["baselines"]]
     share = f"{last['fraction']:.0%} of the labels" if last["fraction"] else "no labels"
     vocabulary = load_vocabulary(result["task"])

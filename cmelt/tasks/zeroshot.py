@@ -82,10 +82,10 @@ def zeroshot(
     labels = cohort.truth[:, [cohort.classes.index(name) for name in names]]
     test, val = cohort.rows(scored(fold)), np.flatnonzero(cohort.split == "val")
     truth = labels[test]
-    left_out = {name: f"{reason} in the test fold" for name, reason in empty(truth, names).items()}
+    left_out = {name: f"{reason} in the {fold} fold" for name, reason in empty(truth, names).items()}
     usable = np.array([name not in left_out for name in names])
     if not usable.any():
-        raise TaskError(f"no class of {task!r} has positive and negative recordings in the test fold; add recordings")
+        raise TaskError(f"no class of {task!r} has positive and negative recordings in the {fold} fold; add recordings")
     model = load_model(opened, cohort)
     ecg = encoder_features(model, cohort, "embeddings", quiet, np.concatenate([test, val]))["embedding"]
     vectors = class_vectors(model, words | {kind: {"NORM": of} for kind, of in normal.items()})
@@ -140,7 +140,8 @@ def table(result: dict[str, Any]) -> Group:
     for way, what in (("ecg_to_text", "ECG to report"), ("text_to_ecg", "report to ECG")):
         if of["pairs"]:
             found = ", ".join(f"@{k} {of[f'{way}@{k}']:.3f}" for k in (1, 5, 10))
-            lines.append(f"retrieval, {what}: recall {found} ({of['pairs']} test ECGs, {of['reports']} distinct reports)")
+            among = f"{of['pairs']} {result.get('fold', 'test')} ECGs, {of['reports']} distinct reports"
+            lines.append(f"retrieval, {what}: recall {found} ({among})")
     return Group(results.table(result), *lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from cmelt.config import FinetuneRecipe
 from cmelt.embed import embed
@@ -21,7 +23,7 @@ from cmelt.tasks.finetune import finetune
 from cmelt.tasks.identify import identify
 from cmelt.tasks.probe import probe
 from cmelt.tasks.split import see_only
-from cmelt.tasks.zeroshot import zeroshot
+from cmelt.tasks.zeroshot import table, zeroshot
 
 HALF = "fold <= 4 or fold > 8"
 
@@ -88,6 +90,12 @@ def test_a_filter_leaves_out_what_it_is_not_true_for(run: Path, shards: Path, tm
     recipe = FinetuneRecipe.model_validate({"tune": {"epochs": 1, "layers": 0}})
     tuned = finetune(recipe, run, None, "superclass", tmp_path / "tuned", where=few, quiet=True)
     assert (tuned["fractions"][0]["n_train"], tuned["where"]) == (80, few)
+    of_val = Console(width=100, record=True, file=io.StringIO())
+    of_val.print(table(zeroshot(run, where=few, fold="val", quiet=True)))
+    shown = of_val.export_text()
+    assert "10 val recordings" in shown
+    assert "10 val ECGs" in shown
+    assert "test recordings" not in shown
     found = zeroshot(run, where=few, quiet=True)
     assert (found["fractions"][0]["n_test"], found["retrieval"]["pairs"], found["where"]) == (10, 10, few)
 

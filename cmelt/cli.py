@@ -13,6 +13,7 @@ import typer
 from cmelt import __version__
 from cmelt.cli_options import Folder, Json, Sets, Workers, console, emit
 from cmelt.cli_tasks import tasks
+from cmelt.cli_tokens import tokenizer
 from cmelt.errors import CmeltError
 
 app = typer.Typer(
@@ -286,6 +287,7 @@ def report(
 
 
 app.add_typer(tasks)
+app.add_typer(tokenizer, name="tokenizer")
 
 
 def main() -> None:

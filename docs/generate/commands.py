@@ -26,18 +26,18 @@ WORDS = {str: "TEXT", Path: "PATH", int: "N", float: "X"}
 def cli_page() -> str:
     """Return the reference of the command line as Markdown."""
     found = dict(commands(app))
-    rows = "".join(f"| [`cmelt {name}`](#cmelt-{name}) | {first_sentence(verb)} |\n" for name, verb in found.items())
+    rows = "".join(f"| [`cmelt {name}`](#cmelt-{name.replace(' ', '-')}) | {first_sentence(verb)} |\n" for name, verb in found.items())
     return HEAD + rows + "".join(section(name, verb) for name, verb in found.items())
 
 
-def commands(group: typer.Typer) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Yield the commands of a group by name, those of groups within it too."""
+def commands(group: typer.Typer, before: str = "") -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the commands of a group by name, with the words `before` it; those of groups within it too."""
     for one in group.registered_commands:
         assert one.callback is not None
-        yield one.name or one.callback.__name__.replace("_", "-"), one.callback
+        yield before + (one.name or one.callback.__name__.replace("_", "-")), one.callback
     for inner in group.registered_groups:
         assert inner.typer_instance is not None
-        yield from commands(inner.typer_instance)
+        yield from commands(inner.typer_instance, f"{before}{inner.name} " if isinstance(inner.name, str) else before)
 
 
 def first_sentence(verb: Callable[..., Any]) -> str:

@@ -37,7 +37,7 @@ SIMILARITIES = ("cosine", "dot", "softmax", "contrast")
 that to the texts of a normal ECG (pairs of positive and negative texts, as CheXzero compares them)."""
 TEMPERATURE = 0.1
 RULE = ("reports", "contrast")
-"""What the texts and the similarity are where nothing else is asked for: chosen on validation (docs/results.md)."""
+"""What the texts and the similarity are where nothing else is asked for: chosen on real folds 6 to 9 (docs/concepts/protocols.md)."""
 
 
 def zeroshot(

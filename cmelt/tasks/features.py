@@ -45,7 +45,8 @@ IN_USE_S = 3600.0
 SAID_EVERY_S = 10.0
 
 Features = dict[str, NDArray[np.float32]]
-"""Name of a set of features → (N, width). ECGs give two: ``embedding`` (N, D) and ``mean`` of their tokens (N, W); reports the first; entity queries ``entities`` (N, E)."""
+"""Name of a set of features → (N, width). ECGs give two: ``embedding`` (N, D) and ``mean`` of their tokens (N, W); reports the first;
+entity queries ``entities`` (N, E)."""
 Rows = NDArray[np.int64]
 
 

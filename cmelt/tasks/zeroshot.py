@@ -62,8 +62,9 @@ def zeroshot(
     `texts` is a kind of TEXTS; with `classes`, a CSV of class and text, the texts are those, and only the classes it names count.
     `templates` are sentences with {} in the place of each, `where` filters recordings (``age > 60``). Every rule (texts × similarity) is
     also scored on the validation fold, where there is one, under ``validation``: choose there. ``retrieval`` is recall@k between the
-    test fold's ECGs and reports. `by` entities, the checkpoint's entity queries score the classes that findings stand for. The files are
-    ``RUN/results/zeroshot-TASK….json`` and ``.parquet``; their name says what is not the default. Raises CheckpointError, ShardError, InputError or TaskError where run, shards, task and texts do not fit.
+    test fold's ECGs and reports. `by` entities, the checkpoint's entity queries score the classes that findings stand for.
+    The files are ``RUN/results/zeroshot-TASK….json`` and ``.parquet``; their name says what is not the default. Raises
+    CheckpointError, ShardError, InputError or TaskError where run, shards, task and texts do not fit.
     """
     texts = texts or (OWN if classes else "templates" if templates else RULE[0])
     if by == "entities" and (classes or templates):

@@ -73,8 +73,9 @@ def predict(
 
     Compared with it are the classes of `task` (by texts of `kind`), or the `texts` given, or those of a CSV, `classes`; by default task
     superclass. ``contributions`` are what the similarity to class `explain` (default: the most similar) loses when a lead is zeroed;
-    ``entities`` how probable each finding is by the checkpoint's entity queries, where it has them; ``reports`` the `top` reports nearest to the ECG among the training split of `shards` (default: the run's own, where they are still
-    there). `plot` is a file for a picture. Raises InputError, TaskError, ShardError or CheckpointError.
+    ``entities`` how probable each finding is by the checkpoint's entity queries, where it has them; ``reports`` the `top` reports nearest
+    to the ECG among the training split of `shards` (default: the run's own, where they are still there). `plot` is a file for a picture.
+    Raises InputError, TaskError, ShardError or CheckpointError.
     """
     if plot:
         from cmelt.plots import picture_kind  # brings matplotlib, which only pictures want

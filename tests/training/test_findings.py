@@ -38,7 +38,7 @@ def asking(folder: Path, entities: float) -> tuple[Loader, PretrainRecipe]:
         {
             "model": {"entity_heads": 2 * (entities > 0)},
             "objectives": {"entities": entities},
-        "data": {"leaks": "keep"},
+            "data": {"leaks": "keep"},
             "train": {"batch": 16, "validate_batches": 2},
         }
     )

@@ -72,7 +72,9 @@ class ModelSettings(Settings):
     """The sizes of a C-MELT model; the defaults are the published ones."""
 
     ecg_encoder: str = "conv"
-    """The kind of ECG encoder: convolutions, then a transformer."""
+    """The kind of ECG encoder: conv (published), with tokens of all leads, or lead-wise, with tokens of one lead; any leads will do."""
+    lead_token_s: float = Field(0.64, gt=0)
+    """Seconds of its lead that a token of lead-wise stands for, about: whole outputs of the convolutions."""
     conv_layers: tuple[tuple[int, int, int], ...] = ((256, 2, 2),) * 4
     """Channels, kernel and stride of each convolution of the ECG tokeniser."""
     conv_norm: Literal["group", "none"] = "group"
@@ -162,8 +164,10 @@ class DataSettings(Settings):
 class MaskingSettings(Settings):
     """What is hidden from the model in training."""
 
+    leads: Literal["each", "dynamic"] = "each"
+    """Each lead is hidden with lead_prob (published); or one to twelve are seen, each number as often, whatever lead_prob is."""
     lead_prob: float = Field(0.5, ge=0, lt=1)
-    """Probability with which each lead is hidden: set to zero."""
+    """Probability with which each lead is hidden: set to zero, or with lead-wise taken away."""
     text_prob: float = Field(0.15, ge=0, lt=1)
     """Probability with which each word piece is hidden; four in five become the mask, one in ten another piece."""
 

@@ -3,7 +3,8 @@
     python -m pipelines.ship RUN FOLDER [--figures FOLDER_OF_JSON [--keep]]
 
 The figures are what `cmelt probe --json` and `cmelt zeroshot --json` printed: probe-real.json, zeroshot-real.json, queries-real.json
-(by entity queries), and the same on simulated recordings; `--keep` puts them into docs/results/sim-small.json. The same run gives the same bytes.
+(by entity queries), and the same on simulated recordings; `--keep` puts them into docs/results/sim-small.json. The same run gives
+the same bytes.
 """
 
 from __future__ import annotations

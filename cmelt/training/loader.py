@@ -22,7 +22,7 @@ from torch import Tensor
 from cmelt.config import PretrainRecipe
 from cmelt.errors import RecipeError
 from cmelt.models.cmelt import CMELT, Batch
-from cmelt.models.masking import mask_text
+from cmelt.models.masking import keep_leads, mask_text
 from cmelt.shards.order import noise
 from cmelt.text.tokenizer import ReportTokenizer
 from cmelt.training.corpus import Corpus
@@ -86,7 +86,7 @@ class Loader:
         self.tokens = model.require_tokenizer()
         self.texts = TokenTable(self.tokens, corpus.reports)
         self.findings = FindingTable(model.config.entities if recipe.objectives.entities else (), corpus.reports)
-        self.lead_prob = recipe.masking.lead_prob if augment else 0.0
+        self.masking = recipe.masking if augment else recipe.masking.model_copy(update={"leads": "each", "lead_prob": 0.0})
         self.late = late
         self._room = Room()
 
@@ -153,13 +153,14 @@ class Loader:
         ids, lengths = self.texts.padded(text_id)
         length = ids.shape[1]
         padding = np.arange(length) >= lengths[:, None]
-        lead_noise, mask_noise, text_noise = noise(self.seed, epochs, positions, (12, self.ecg_tokens, 3 * length))
+        wanted = (12, self.ecg_tokens, 3 * length, 1)
+        lead_noise, mask_noise, text_noise, share = noise(self.seed, epochs, positions, wanted)
         # Three numbers a token, one token after the other: they do not depend on the longest text of the batch.
         by_token = text_noise.reshape(-1, length, 3).transpose(0, 2, 1)
         texts = torch.from_numpy(ids), torch.from_numpy(padding), torch.from_numpy(by_token)
         masked_ids, labels = mask_text(*texts, self.recipe.masking.text_prob, self.tokens)
         fields = {
-            "lead_kept": torch.from_numpy(lead_noise >= self.lead_prob),
+            "lead_kept": torch.from_numpy(keep_leads(lead_noise, share, self.masking)),
             "text_ids": masked_ids,
             "text_padding": texts[1],
             "mlm_labels": labels,

@@ -175,9 +175,9 @@ class Corpus:
         if split == "train" and data.leaks != "keep":
             self.leaking += keep(~overlap(folder, self.folders)[rows])
         reports = column.result()
-        told = np.append(pc.not_equal(reports.dictionary, ""), False)
+        has_text = np.append(pc.not_equal(reports.dictionary, ""), False)
         text_of = reports.indices.fill_null(-1).to_numpy()
-        self.without_report += keep(told[text_of[rows]])
+        self.without_report += keep(has_text[text_of[rows]])
         if split == "train" and data.min_words > 1:
             words = np.asarray(pc.list_value_length(pc.utf8_split_whitespace(reports.dictionary)))
             self.few_words += keep(words[text_of[rows]] >= data.min_words)

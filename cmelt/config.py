@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -300,10 +301,22 @@ class FinetuneRecipe(Settings):
     optim: OptimSettings = OptimSettings(lr=1e-4, betas=(0.9, 0.98), schedule="cosine", warmup=0.1)
 
 
-RECIPES: dict[str, type[Settings]] = {"ingest": IngestRecipe, "pretrain": PretrainRecipe, "finetune": FinetuneRecipe}
-"""The recipe type of each verb that reads one."""
+RECIPES = {
+    "ingest": "cmelt.config:IngestRecipe",
+    "pretrain": "cmelt.config:PretrainRecipe",
+    "finetune": "cmelt.config:FinetuneRecipe",
+    "generate": "cmelt.config_generate:GenerateRecipe",
+}
+"""Where the recipe type of each verb that reads one is."""
 
 R = TypeVar("R", bound=Settings)
+
+
+def recipe_type(verb: str) -> type[Settings]:
+    """Return the recipe type of a verb."""
+    module, _, name = RECIPES[verb].partition(":")
+    kind: type[Settings] = getattr(import_module(module), name)
+    return kind
 
 
 def recipe_folder() -> Path:
@@ -330,7 +343,7 @@ def load_recipe(verb: str, name: str, changes: Iterable[str] = ()) -> Any:
         raise RecipeError(f"{file}: not a TOML file ({error})") from None
     for change in changes:
         set_key(table, change)
-    return validate(RECIPES[verb], table, str(file))
+    return validate(recipe_type(verb), table, str(file))
 
 
 def set_key(table: dict[str, Any], change: str) -> None:

@@ -139,6 +139,7 @@ def zeroshot(
     similarity: Annotated[str, typer.Option(help="contrast (with a normal ECG), softmax, cosine or dot (published).")] = "contrast",
     classes: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Your own texts: columns class,text.")] = None,
     template: Annotated[list[str] | None, typer.Option(help="A sentence with {} in the place of a class's text; may be repeated.")] = None,
+    by: Annotated[str, typer.Option(help="texts; or entities: the checkpoint's entity queries, where it has them.")] = "texts",
     leads: Leads = "12",
     where: Where = "",
     fold: Fold = "test",
@@ -149,7 +150,7 @@ def zeroshot(
     from cmelt.tasks.split import read_leads
 
     options: dict[str, Any] = {"classes": classes, "templates": template or (), "leads": read_leads(leads), "where": where, "fold": fold}
-    result = verb.zeroshot(run, shards, task, texts, similarity, **options)
+    result = verb.zeroshot(run, shards, task, texts, similarity, by=by, **options)
     emit(result) if as_json else console().print(verb.table(result))
 
 

@@ -133,6 +133,8 @@ class ModelSettings(Settings):
     """Share of the ECG tokens that are removed and must be rebuilt."""
     pool: Literal["cls", "mean"] = "cls"
     """What the uni-modal poolers read: the first token (published) or the mean over tokens."""
+    entity_heads: int = Field(0, ge=0)
+    """Attention heads of the entity queries, which read findings off the ECG tokens; 0 = the model has none (published)."""
 
 
 class DataSettings(Settings):
@@ -180,12 +182,18 @@ class ObjectiveSettings(Settings):
     """Weight of ECG-text matching."""
     ets: float = Field(1.0, ge=0)
     """Weight of the ECG-text contrast."""
+    entities: float = Field(0.0, ge=0)
+    """Weight of the findings that the true report states, asked of the ECG (K-MERL); wants ``model.entity_heads``."""
     mem_target: Literal["original", "input"] = "original"
     """What is rebuilt: the ECG before leads were hidden, or as the model saw it (published)."""
     ets_form: Literal["published", "siglip", "infonce"] = "published"
     """Sigmoids of plain products; of normalised ones with learnt temperature and bias; or a softmax over the batch."""
     ets_target: Literal["report", "diagonal"] = "report"
     """Who belongs together: equal reports, or only the pair itself (published)."""
+    entities_uncertain: float = Field(0.75, ge=0, le=1)
+    """How probable a finding is that a report hedges: so many have the code in PTB-XL, see docs/concepts/entities.md."""
+    entities_unsaid: float = Field(1.0, ge=0, le=1)
+    """What a finding that the report does not speak of weighs, taken as absent; 0 = it is not scored."""
 
 
 class NegativeSettings(Settings):
@@ -251,7 +259,7 @@ class TrainSettings(Settings):
     """Steps between pictures of rebuilt ECGs and of retrieved reports; 0 = none."""
     keep: int = Field(2, ge=1)
     """How many training states are kept, the newest."""
-    select: Literal["loss", "mlm", "mem", "etm", "ets", "retrieval", "last"] = "loss"
+    select: Literal["loss", "mlm", "mem", "etm", "ets", "entities", "retrieval", "last"] = "loss"
     """Which model the run folder holds: the best on the validation split by this, or the last."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Who is told the figures beside metrics.jsonl."""
@@ -271,6 +279,12 @@ class PretrainRecipe(Settings):
     negatives: NegativeSettings = NegativeSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _entities(self) -> PretrainRecipe:
+        if bool(self.objectives.entities) != bool(self.model.entity_heads):
+            raise ValueError("objectives.entities trains the queries of model.entity_heads: both are 0, or neither")
+        return self
 
 
 class TuneSettings(Settings):

@@ -18,6 +18,8 @@ LOSSES: dict[str, tuple[str, float | None]] = {
     "mem": ("masked ECG (mem)", 1.0),
     "etm": ("matching (etm)", math.log(2)),
     "ets": ("contrast (ets)", None),
+    "entities": ("findings of the report (entities)", None),
+    "auroc_entities": ("findings of the report: mean AUROC, validation fold", 0.5),
     "value": ("validation fold: what stops training", None),
 }
 """Column of metrics.jsonl → its title, and what a model that knows nothing would get."""

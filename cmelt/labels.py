@@ -111,6 +111,14 @@ def class_texts(task: str) -> dict[str, Row]:
     return {name: own.get(name) or shared[name] for name in load_vocabulary(task).classes}
 
 
+@lru_cache
+def class_entities(task: str) -> dict[str, tuple[str, ...]]:
+    """Return the findings, by their codes, any of which stands for a class of `task`; a class that none stands for is not among them."""
+    own, shared = ({row["class"]: row for row in read_table("findings") if row["task"] == of} for of in (task, TEXTS_OF.get(task)))
+    rows = {name: own.get(name) or shared.get(name) for name in load_vocabulary(task).classes}
+    return {name: tuple(row["entities"].split("|")) for name, row in rows.items() if row}
+
+
 def challenge_weights() -> NDArray[np.float64]:
     """Return the credit (26, 26) of CinC 2021 for answering the column's class where the row's is true, in the order of task cinc2021."""
     classes = load_vocabulary("cinc2021").classes

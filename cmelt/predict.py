@@ -32,11 +32,14 @@ from cmelt.signal.mat import decode_struct
 from cmelt.tasks.base import Run, load_for, open_run
 from cmelt.tasks.features import features, reports
 from cmelt.tasks.zeroshot import RULE, TEXTS, class_vectors, prompts, read_texts, similarities
+from cmelt.text.entities import known_entities
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 WARNING = "not for clinical use"
+SHOWN = 10
+"""Findings told on a terminal, the most probable."""
 
 Vectors = NDArray[np.float32]
 
@@ -70,8 +73,9 @@ def predict(
 
     Compared with it are the classes of `task` (by texts of `kind`), or the `texts` given, or those of a CSV, `classes`; by default task
     superclass. ``contributions`` are what the similarity to class `explain` (default: the most similar) loses when a lead is zeroed;
-    ``reports`` the `top` reports nearest to the ECG among the training split of `shards` (default: the run's own, where they are still
-    there). `plot` is a file for a picture. Raises InputError, TaskError, ShardError or CheckpointError.
+    ``entities`` how probable each finding is by the checkpoint's entity queries, where it has them; ``reports`` the `top` reports nearest
+    to the ECG among the training split of `shards` (default: the run's own, where they are still there). `plot` is a file for a picture.
+    Raises InputError, TaskError, ShardError or CheckpointError.
     """
     if plot:
         from cmelt.plots import picture_kind  # brings matplotlib, which only pictures want
@@ -101,6 +105,7 @@ def predict(
         "classes": [{"class": names[c], "texts": words[names[c]], "cosine": six(cosine[0, c]), "share": six(share[c])} for c in order],
         "explained": names[about],
         "contributions": {lead: six(value) for lead, value in zip(LEADS, contributions, strict=True)},
+        "entities": asked(model, leads[:1]),
         "reports": nearest_reports(model, folders, opened, ecg[:1], top, quiet) if folders else [],
         "without_reports": without,
         "flags": {flag: FLAGS[flag] for flag in seen.flags},
@@ -108,6 +113,17 @@ def predict(
     if plot:
         result["picture"] = str(draw(result, seen, contributions, plot))
     return result
+
+
+def asked(model: CMELT, ecg: Vectors) -> list[dict[str, Any]]:
+    """Return how probable each finding is that the entity queries of `model` ask an ECG (1, 12, samples) for, most probable first."""
+    if model.entity_head is None:
+        return []
+    known = {entity.code: entity.words for entity in known_entities()}
+    probable = zip(model.config.entities, model.entity_probabilities(ecg)[0].tolist(), strict=True)
+    return [
+        {"entity": code, "words": known.get(code, code), "probability": six(value)} for code, value in sorted(probable, key=lambda x: -x[1])
+    ]
 
 
 def six(value: float) -> float:
@@ -236,6 +252,11 @@ def table(result: dict[str, Any]) -> Group:
     most = sorted(result["contributions"].items(), key=lambda item: -item[1])
     leads = ", ".join(f"{lead} {value:+z.3f}" for lead, value in most)
     parts: list[Any] = [classes, Text(f"what each lead contributes to “{result['explained']}”: {leads}")]
+    if result["entities"]:
+        found = grid("findings, by entity queries", "finding", "probability")
+        for row in result["entities"][:SHOWN]:
+            found.add_row(row["words"], f"{row['probability']:.2f}")
+        parts.append(found)
     if result["reports"]:
         near = grid("nearest reports of the training split", "report", "score", "recordings")
         for row in result["reports"]:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What each part of C-MELT is worth, on simulated and real records: about an hour on two cores, in stages of minutes; run it again to go on.
-# Usage: sh pipelines/evidence.sh PTBXL WORK [OPTIONS]      options: --set, --seeds, --count (so many stages now), --write (keep the table)
+# Usage: sh pipelines/evidence.sh PTBXL WORK [OPTIONS]      options: --set, --seeds, --count (so many stages now), --keep (keep the table)
 set -eu
 raw=$1
 work=$2

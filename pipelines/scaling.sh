@@ -1,6 +1,6 @@
 #!/bin/sh
 # How probe and zero-shot on real records grow with simulated records, steps and model size; in resumable stages, run it again to go on.
-# Usage: sh pipelines/scaling.sh PTBXL WORK [OPTIONS]      RECORDS may be set; options: --set, --seeds, --count (so many stages now), --write
+# Usage: sh pipelines/scaling.sh PTBXL WORK [OPTIONS]      RECORDS may be set; options: --set, --seeds, --count (so many stages now), --keep
 set -eu
 raw=$1
 work=$2

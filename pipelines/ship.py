@@ -1,9 +1,9 @@
 """Write a run as the model that cmelt ships: half precision, no paths, a card with its figures.
 
-    python -m pipelines.ship RUN FOLDER [--figures FOLDER_OF_JSON [--write]]
+    python -m pipelines.ship RUN FOLDER [--figures FOLDER_OF_JSON [--keep]]
 
 The figures are what `cmelt probe --json` and `cmelt zeroshot --json` printed: probe-real.json, zeroshot-real.json, and the same on
-simulated recordings; `--write` puts them into docs/results/sim-small.json. The same run gives the same bytes.
+simulated recordings; `--keep` puts them into docs/results/sim-small.json. The same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -145,16 +145,16 @@ def figure_lines(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Ship, and with --write keep the figures."""
+    """Ship, and with --keep keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--figures", type=Path)
-    parser.add_argument("--write", action="store_true", help="write docs/results/sim-small.json")
+    parser.add_argument("--keep", action="store_true", help="write docs/results/sim-small.json")
     given = parser.parse_args()
     figures = read_figures(given.figures) if given.figures else {}
     facts = ship(given.run, given.out, figures)
-    if given.write:
+    if given.keep:
         from tests.benchmarks.results import write_result
 
         took = {file.name: int(file.read_text()) for file in sorted((given.run.parent / "done").glob("*"))}

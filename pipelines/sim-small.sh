@@ -39,4 +39,4 @@ stage pretrain train
 stage ship python -m pipelines.ship "$run" "$model"
 stage measure-simulated measure simulated "$work/shards" test zeroshot
 [ -z "$real" ] || stage "measure-real-$fold" measure real "$real" "$fold" zeroshot probe
-python -m pipelines.ship "$run" "${SHIP:-$model}" --figures "$work/figures" ${WRITE:+--write}
+python -m pipelines.ship "$run" "${SHIP:-$model}" --figures "$work/figures" ${KEEP:+--keep}

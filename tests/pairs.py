@@ -9,6 +9,7 @@ from cmelt.config import ModelSettings
 from cmelt.models.batch import Batch
 from cmelt.models.cmelt import CMELT
 from cmelt.models.masking import mask_text
+from cmelt.training.findings import FindingTable
 from cmelt.training.negatives import Dealer, report_embeddings
 
 FINDINGS = (
@@ -75,4 +76,5 @@ def small_batch(model: CMELT, reports: list[str], size: int = 8, seed: int = 0, 
         is_aligned=torch.from_numpy(deal.is_aligned),
         report_id=torch.from_numpy(report_id),
         text_report_id=torch.from_numpy(deal.text_id),
+        entities=FindingTable(model.config.entities, reports).rows(report_id),
     )

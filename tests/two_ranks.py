@@ -15,19 +15,23 @@ from tests.pairs import small_batch, small_model, some_reports
 
 ROWS = (slice(0, 7), slice(7, 12))
 """Unequal, as where a batch does not divide by the number of ranks."""
-FORMS = [ObjectiveSettings(), ObjectiveSettings(ets_form="siglip"), ObjectiveSettings(ets_form="infonce", ets_target="diagonal")]
+FORMS = [
+    ObjectiveSettings(entities=0.5),
+    ObjectiveSettings(ets_form="siglip"),
+    ObjectiveSettings(ets_form="infonce", ets_target="diagonal"),
+]
 
 
 def loss_and_gradients(batch: Batch, settings: ObjectiveSettings, ranks: Ranks | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the loss of the small model on `batch` and the gradient of each of its parameters."""
-    model = small_model(seed=1).eval()
+    model = small_model(seed=1, entity_heads=2).eval()
     loss, _ = total_loss(model, model(batch), batch, settings, ranks)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def whole_batch() -> Batch:
-    return small_batch(small_model(seed=1), some_reports(), 12, seed=5)
+    return small_batch(small_model(seed=1, entity_heads=2), some_reports(), 12, seed=5)
 
 
 def work(rank: int, folder: str) -> None:

@@ -1,12 +1,12 @@
 """What goes into the model for one training step, and what comes out for the losses.
 
 B batch, S samples, T ECG tokens, R removed ECG tokens, L text tokens, D width, V vocabulary, P = 12 × samples of a token,
-N masked text positions of the batch. Masks: True = hidden.
+N masked text positions of the batch, E findings. Masks: True = hidden.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -37,10 +37,12 @@ class Batch:
     """(B,) int64, which report truly belongs to the row's ECG."""
     text_report_id: Tensor
     """(B,) int64, which report the row's text is."""
+    entities: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.int8))
+    """(B, E) int8, what the row's *true* report says of each finding, as `entity_matrix` writes it; E = 0 where no loss reads it."""
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        return Batch(*(getattr(self, one.name).to(device, non_blocking=True) for one in fields(self)))
 
     def __len__(self) -> int:
         """Return B."""
@@ -63,3 +65,5 @@ class Outputs:
     """(B, R) int64, the places in time of the removed tokens."""
     etm_logits: Tensor | None = None
     """(B, 2): wrong, aligned."""
+    entity_logits: Tensor | None = None
+    """(B, E): log-odds that the ECG has each finding of the model's config, from the kept tokens."""

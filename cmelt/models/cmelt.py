@@ -1,6 +1,6 @@
 """C-MELT: one model of ECGs and reports (arXiv 2410.02131). `forward` is the training pass; `encode_ecg` and `encode_text` embed.
 
-B batch, S samples, T ECG tokens, K kept ECG tokens with [CLS], L text tokens, D width, W encoder width. Masks: True = hidden.
+B batch, S samples, T ECG tokens, K kept ECG tokens with [CLS], L text tokens, D width, W encoder width, E findings. Masks: True = hidden.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from cmelt.models.batch import IGNORE, Batch, Outputs
 from cmelt.models.conditioning import as_ecg
 from cmelt.models.ecg_encoder import ECGEncoder, token_count, token_samples
 from cmelt.models.fusion import Fusion
-from cmelt.models.heads import Contrast, MEMDecoder, MLMHead, Pooler
+from cmelt.models.heads import Contrast, EntityHead, MEMDecoder, MLMHead, Pooler
 from cmelt.models.layers import init_weights
 from cmelt.models.masking import mask_ecg_tokens
 from cmelt.models.text_encoder import TextEncoder, load_pretrained, load_tokenizer, resolve_sizes
 from cmelt.record import LEADS
+from cmelt.text.entities import entity_shares, known_entities
 from cmelt.text.tokenizer import ReportTokenizer
 
-LOSSES = frozenset({"mlm", "mem", "etm", "ets"})
+LOSSES = frozenset({"mlm", "mem", "etm", "ets", "entities"})
 
 __all__ = ["CMELT", "LOSSES", "Batch", "ModelConfig", "Outputs"]
 
@@ -49,6 +50,8 @@ class ModelConfig(ModelSettings):
     """The text encoder's Hugging Face config, with its ``model_type``."""
     mlm_vocab: int = 0
     """How many tokens the MLM head tells apart; 0 = as many as the text encoder embeds."""
+    entities: tuple[str, ...] = ()
+    """The findings that the entity queries stand for, by their codes, in order; () where ``entity_heads`` is 0."""
 
     @property
     def conditioning(self) -> SignalSettings:
@@ -83,6 +86,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         self.contrast = Contrast()
         for part in (self.ecg_project, self.text_project, self.etm_head):
             init_weights(part, width)
+        self.entity_head = EntityHead(width, config.entity_heads, len(config.entities)) if config.entity_heads else None
 
     @classmethod
     def create(
@@ -118,13 +122,16 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
                 f"model.tokenizer has {tokenizer.vocab_size} tokens, but the text encoder {settings.text_encoder!r} knows "
                 f"{text['vocab_size']}; take the encoder's own"
             )
-        config = ModelConfig(**settings.model_dump(), fs_hz=fs_hz, samples=samples, signal=signal, text=text)
+        asked = tuple(entity.code for entity in known_entities()) if settings.entity_heads else ()
+        config = ModelConfig(**settings.model_dump(), fs_hz=fs_hz, samples=samples, signal=signal, text=text, entities=asked)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config, tokenizer)
         if pretrained:
             load_pretrained(model.text_encoder, settings.text_encoder)
             model.text_encoder.freeze(settings.text_frozen)
+        if model.entity_head and reports:
+            model.entity_head.expect(torch.from_numpy(entity_shares(reports)))
         return model
 
     def ecg_token_count(self, samples: int | None = None) -> int:
@@ -159,6 +166,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         out = Outputs(removed=removed)
         if "ets" in wanted:
             out.ecg_pooled, out.text_pooled = self.pool_ecg(ecg), self.pool_text(text, batch.text_padding)
+        if "entities" in wanted and self.entity_head is not None:
+            out.entity_logits = self.entity_head(ecg)
         if {"mlm", "mem", "etm"} & set(wanted):
             self._fuse(ecg, text, keep, batch, wanted, out)
         return out
@@ -223,16 +232,33 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         batch: int = 64,
     ) -> tuple[Tensor, Tensor]:
         """Return embeddings (B, D), and the mean of the encoded tokens without [CLS] (B, W); arguments as in `encode_ecg`."""
-        signal = as_ecg(ecg, self.config.conditioning, fs_hz, leads, mains_hz)
-        if self.ecg_token_count(signal.shape[2]) < 1:
-            raise InputError(f"an ECG of {signal.shape[2]} samples is too short: one token needs {token_samples(self.config.conv_layers)}")
 
         def work(part: Tensor) -> tuple[Tensor, Tensor]:
             encoded = self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(part)))  # (B, 1 + T, W)
             return self.pool_ecg(self.ecg_project(encoded)), encoded[:, 1:].mean(dim=1)
 
-        embedding, mean = self._in_batches(work, (signal,), batch)
+        embedding, mean = self._in_batches(work, (self.signal(ecg, fs_hz, leads, mains_hz),), batch)
         return embedding, mean
+
+    def entity_probabilities(
+        self,
+        ecg: NDArray[np.floating] | Tensor,
+        fs_hz: float | None = None,
+        leads: Sequence[str] | None = None,
+        mains_hz: float = 50.0,
+        batch: int = 64,
+    ) -> Tensor:
+        """Return how probable each finding of ``config.entities`` is, (B, E); arguments as in `encode_ecg`.
+
+        Raises CheckpointError for a model without entity queries.
+        """
+        head = self.require_entities()
+
+        def work(part: Tensor) -> tuple[Tensor]:
+            encoded = self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(part)))
+            return (head(self.ecg_project(encoded)).float().sigmoid(),)
+
+        return self._in_batches(work, (self.signal(ecg, fs_hz, leads, mains_hz),), batch)[0]
 
     def encode_text(self, texts: str | Sequence[str], batch: int = 256) -> Tensor:
         """Return embeddings (N, D) of one or more texts; in evaluation mode, nothing masked, without gradients."""
@@ -248,6 +274,19 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
             return (self.pool_text(self.text_project(self.text_encoder(part, hidden)), hidden),)
 
         return self._in_batches(work, (torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(padding)), batch)[0]
+
+    def signal(self, ecg: NDArray[np.floating] | Tensor, fs_hz: float | None, leads: Sequence[str] | None, mains_hz: float) -> Tensor:
+        """Return `ecg` as (B, 12, S) of at least one token; arguments and errors as in `encode_ecg`."""
+        signal = as_ecg(ecg, self.config.conditioning, fs_hz, leads, mains_hz)
+        if self.ecg_token_count(signal.shape[2]) < 1:
+            raise InputError(f"an ECG of {signal.shape[2]} samples is too short: one token needs {token_samples(self.config.conv_layers)}")
+        return signal
+
+    def require_entities(self) -> EntityHead:
+        """Return the entity queries; raises CheckpointError for a model that was made without them."""
+        if self.entity_head is None:
+            raise CheckpointError("this model has no entity queries; pre-train with model.entity_heads and objectives.entities above 0")
+        return self.entity_head
 
     def require_tokenizer(self) -> ReportTokenizer:
         """Return the tokenizer; raises CheckpointError for a model that was made or imported without one."""
@@ -296,10 +335,13 @@ def check_sizes(config: ModelConfig) -> None:
         "position_groups": config.ecg_width,
         "fusion_heads": config.width,
         "decoder_heads": config.decoder_width,
+        "entity_heads": config.width,
     }
     for key, width in divisions.items():
-        if width % getattr(config, key):
+        if getattr(config, key) and width % getattr(config, key):
             raise RecipeError(f"model.{key} = {getattr(config, key)} does not divide {width}")
+    if bool(config.entity_heads) != bool(config.entities):
+        raise RecipeError(f"entities: {len(config.entities)} findings for {config.entity_heads} model.entity_heads: both are 0, or neither")
     if config.ecg_encoder != "conv":
         raise RecipeError(f"model.ecg_encoder = {config.ecg_encoder!r} is unknown; known: conv")
     if not config.conv_layers or any(stride > kernel for _, kernel, stride in config.conv_layers):

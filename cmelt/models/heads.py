@@ -1,6 +1,7 @@
-"""The heads that the losses read: masked text, masked ECG, and the learnt scale of the contrast.
+"""The heads that the losses read: masked text, masked ECG, entity queries, and the learnt scale of the contrast.
 
-B batch, T ECG tokens, K kept tokens, R removed tokens, W decoder width, D width, V vocabulary, P samples of a token in all leads.
+B batch, T ECG tokens, K kept tokens, R removed tokens, W decoder width, D width, V vocabulary, P samples of a token in all leads,
+E findings.
 """
 
 from __future__ import annotations
@@ -89,6 +90,30 @@ class MEMDecoder(nn.Module):
         for block in first:
             full = block(full)
         return self.predict(self.norm(last(full, at + 1)))
+
+
+class EntityHead(nn.Module):
+    """A learnt query for each finding, which reads the ECG tokens, and a logit of what it read (K-MERL, arXiv 2502.17900)."""
+
+    def __init__(self, width: int, heads: int, count: int) -> None:
+        super().__init__()
+        self.queries = nn.Embedding(count, width)
+        self.cross = Attention(width, heads)
+        self.norm = nn.LayerNorm(width)
+        self.score = nn.Embedding(count, width)  # each finding has a direction of its own
+        self.bias = nn.Parameter(torch.zeros(count))
+        init_weights(self, width)
+
+    def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return logits (B, E) of projected tokens (B, 1 + K, D), of which those `hidden` (B, 1 + K) are not there."""
+        queries = self.queries.weight.to(tokens.dtype).expand(len(tokens), -1, -1)  # (B, E, D)
+        read = self.norm(queries + self.cross(queries, tokens, hidden))
+        return (read * self.score.weight).sum(dim=-1) + self.bias
+
+    @torch.no_grad()
+    def expect(self, share: Tensor) -> None:
+        """Begin with the share (E,) of reports that state each finding, so that the first steps are not spent on how rare they are."""
+        self.bias.copy_(torch.logit(share, eps=1e-3))
 
 
 class Contrast(nn.Module):

@@ -18,6 +18,7 @@ OBJECTIVES: dict[str, str] = {
     "mem": "cmelt.objectives.masked_ecg:masked_ecg_loss",
     "etm": "cmelt.objectives.matching:matching_loss",
     "ets": "cmelt.objectives.contrastive:contrastive_loss",
+    "entities": "cmelt.objectives.entities:entity_loss",
 }
 """Loss by name; the name is also its weight's key in the recipe's ``objectives`` table."""
 

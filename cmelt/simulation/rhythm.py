@@ -58,7 +58,7 @@ def make_events(case: Case, pr_s: float, duration_s: float, rng: np.random.Gener
         seen = np.full(len(atrial), True) if case.rhythm not in FAST else rr > 0.5  # P hides in the T before
         events = Events(p_s=atrial[seen], p_early=np.zeros(int(seen.sum()), bool), qrs_s=(atrial + pr)[kept])
     events.kind = np.zeros(len(events.qrs_s), int)
-    add_extra_beats(events, case, pr_s, rng)
+    add_extra_beats(events, case, pr_s, BEFORE_S + duration_s, rng)
     events.rr_s = np.diff(events.qrs_s, prepend=events.qrs_s[0] - np.median(np.diff(events.qrs_s)))
     return shifted(events)
 
@@ -159,8 +159,8 @@ def dropped_beats(atrial: Array, pr_s: float, rng: np.random.Generator) -> tuple
     return pr, place < cycle - 1
 
 
-def add_extra_beats(events: Events, case: Case, pr_s: float, rng: np.random.Generator) -> None:
-    """Replace beats by early atrial or ventricular ones, with the pause that follows."""
+def add_extra_beats(events: Events, case: Case, pr_s: float, until_s: float, rng: np.random.Generator) -> None:
+    """Replace beats before `until_s`, the record's end, by early atrial or ventricular ones, with the pause that follows."""
     shown = case.shown
     every = 2 if "BIGU" in shown else 3 if "TRIGU" in shown else 0
     atrial = "PAC" in shown or ("SVARR" in shown and rng.random() < 0.7)
@@ -169,7 +169,7 @@ def add_extra_beats(events: Events, case: Case, pr_s: float, rng: np.random.Gene
         return
     if not (atrial or ventricular):
         ventricular = True
-    inside = np.flatnonzero((events.qrs_s > BEFORE_S + 0.3) & (events.qrs_s < events.qrs_s[-1] - AFTER_S - 0.5))
+    inside = np.flatnonzero((events.qrs_s > BEFORE_S + 0.3) & (events.qrs_s < until_s - 0.3))
     if not len(inside):
         return
     if every:

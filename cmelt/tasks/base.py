@@ -213,15 +213,24 @@ def on_device(model: CMELT) -> CMELT:
 
 
 def encoder_features(
-    model: CMELT, cohort: Cohort, what: str = "features", quiet: bool = False, rows: NDArray[np.intp] | None = None, batch: int = 64
+    model: CMELT,
+    cohort: Cohort,
+    what: str = "features",
+    quiet: bool = False,
+    rows: NDArray[np.intp] | None = None,
+    batch: int = 64,
+    side: str = "ecg",
 ) -> Features:
-    """Return the frozen encoder's features of `rows` of `cohort` (default: all), each ECG encoded once, nothing masked."""
+    """Return the frozen encoder's features of `rows` of `cohort` (default: all), each ECG encoded once, nothing masked.
+
+    `side` is one of those that read ECGs: ``ecg``, ``entities``.
+    """
     rows = np.arange(len(cohort)) if rows is None else rows
     out: Features = {}
     with told(what, len(rows), quiet) as advance:
         for number, folder in enumerate(cohort.folders):
             here = np.flatnonzero(cohort.folder_of[rows] == number)
-            for at, part in blocks(model, folder, cohort.row_of[rows[here]], "ecg", cohort.cache, advance, batch):
+            for at, part in blocks(model, folder, cohort.row_of[rows[here]], side, cohort.cache, advance, batch):
                 for name, values in part.items():
                     out.setdefault(name, np.empty((len(rows), values.shape[1]), np.float32))[here[at]] = values
     return out

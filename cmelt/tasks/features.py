@@ -42,7 +42,8 @@ IN_USE_S = 3600.0
 """What was used so lately may be in another process's hands, and stays."""
 
 Features = dict[str, NDArray[np.float32]]
-"""Name of a set of features → (N, width). ECGs give two: ``embedding`` (N, D) and ``mean`` of their tokens (N, W); reports the first."""
+"""Name of a set of features → (N, width). ECGs give two: ``embedding`` (N, D) and ``mean`` of their tokens (N, W); reports the first;
+entity queries ``entities`` (N, E)."""
 Rows = NDArray[np.int64]
 
 
@@ -56,6 +57,11 @@ def report_features(model: CMELT, folder: ShardFolder, rows: Rows, batch: int) -
     """Return the embeddings of the reports of `rows`, equal ones encoded once."""
     distinct, which = np.unique(reports(folder, rows), return_inverse=True)
     return {"embedding": model.encode_text(distinct.tolist(), batch=batch).float().cpu().numpy()[which]}
+
+
+def entity_features(model: CMELT, folder: ShardFolder, rows: Rows, batch: int) -> Features:
+    """Return how probable each finding of the model's entity queries is in the ECGs of `rows`."""
+    return {"entities": model.entity_probabilities(folder.ecg_mv(rows), batch=batch).cpu().numpy()}
 
 
 def reports(folder: ShardFolder, rows: Rows) -> NDArray[np.object_]:
@@ -74,6 +80,7 @@ class Side:
 
 SIDES = {
     "ecg": Side(("ecg_encoder.", "ecg_project.", "ecg_pooler."), ecg_features),
+    "entities": Side(("ecg_encoder.", "ecg_project.", "entity_head."), entity_features),
     "text": Side(("text_encoder.", "text_project.", "text_pooler."), report_features),
 }
 

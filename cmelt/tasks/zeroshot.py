@@ -1,4 +1,4 @@
-"""`cmelt zeroshot`: class an ECG by its similarity to a text for each class; no label is learnt from.
+"""`cmelt zeroshot`: class an ECG by its similarity to a text for each class, or by entity queries; no label is learnt from.
 
 N recordings, C classes, D embedding width.
 """
@@ -20,7 +20,7 @@ from cmelt.labels import class_texts, read_table
 from cmelt.metrics import Floats, auroc, empty, macro, resample_weights, retrieval
 from cmelt.models.cmelt import CMELT
 from cmelt.record import LEADS
-from cmelt.tasks import results
+from cmelt.tasks import queries, results
 from cmelt.tasks.base import Cohort, encoder_features, load_model, open_run
 from cmelt.tasks.features import features, reports
 from cmelt.tasks.results import Scored, evaluate, narrowed, plain, summary, write_results
@@ -36,6 +36,8 @@ SIMILARITIES = ("cosine", "dot", "softmax", "contrast")
 """Cosine; the raw dot product, as published; the share of the class among all classes, softmax of cosine / TEMPERATURE; the cosine less
 that to the texts of a normal ECG (pairs of positive and negative texts, as CheXzero compares them)."""
 TEMPERATURE = 0.1
+BY = ("texts", "entities")
+"""A class by the similarity to its texts, or by the findings that stand for it, asked of the checkpoint's entity queries."""
 RULE = ("reports", "contrast")
 """What the texts and the similarity are where nothing else is asked for: chosen on real folds 6 to 9 (docs/concepts/protocols.md)."""
 
@@ -52,6 +54,7 @@ def zeroshot(
     leads: Sequence[str] = LEADS,
     where: str = "",
     fold: str = "test",
+    by: str = BY[0],
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score the test `fold` of `shards` (default: the run's own), or val, by texts; write its results, return them.
@@ -59,11 +62,15 @@ def zeroshot(
     `texts` is a kind of TEXTS; with `classes`, a CSV of class and text, the texts are those, and only the classes it names count.
     `templates` are sentences with {} in the place of each, `where` filters recordings (``age > 60``). Every rule (texts × similarity) is
     also scored on the validation fold, where there is one, under ``validation``: choose there. ``retrieval`` is recall@k between the
-    test fold's ECGs and reports. The files are ``RUN/results/zeroshot-TASK….json`` and ``.parquet``; their name says what is not the
-    default. Raises CheckpointError, ShardError, InputError or TaskError where run, shards, task and texts do not fit.
+    test fold's ECGs and reports. `by` entities, the checkpoint's entity queries score the classes that findings stand for.
+    The files are ``RUN/results/zeroshot-TASK….json`` and ``.parquet``; their name says what is not the default. Raises
+    CheckpointError, ShardError, InputError or TaskError where run, shards, task and texts do not fit.
     """
     texts = texts or (OWN if classes else "templates" if templates else RULE[0])
-    for value, known, what in ((texts, (*TEXTS, *[OWN] * bool(classes)), "texts"), (similarity, SIMILARITIES, "similarity")):
+    if by == "entities" and (classes or templates):
+        raise TaskError("entity queries read no texts: leave out --classes and --template, or take --by texts")
+    kinds = (*TEXTS, *[OWN] * bool(classes))
+    for value, known, what in ((by, BY, "way"), (texts, kinds, "texts"), (similarity, SIMILARITIES, "similarity")):
         if value not in known:
             raise TaskError(f"no {what} {value!r}{did_you_mean(value, known)}; known: {', '.join(known)}")
     opened = open_run(run, shards)
@@ -76,6 +83,12 @@ def zeroshot(
         names = [name for name in names if name in own]
         words = {kind: {name: of[name] for name in names} for kind, of in words.items()}
         words[OWN] = {name: [fill(sentence, text) for sentence in templates or ["{}"] for text in own[name]] for name in names}
+    model = load_model(opened, cohort)
+    if by == "entities":
+        model.require_entities()
+        meant = queries.asked_for(task, model.config.entities)
+        names = list(meant)
+        words = {kind: {name: of[name] for name in names} for kind, of in words.items()}
     normal = {f"normal, {kind}": prompts("superclass", kind if kind != OWN else RULE[0], templates)["NORM"] for kind in words}
     if similarity == "softmax" and len(names) < 2:
         raise TaskError("the softmax over one class is always 1; name more classes, or take --similarity cosine")
@@ -86,29 +99,36 @@ def zeroshot(
     usable = np.array([name not in left_out for name in names])
     if not usable.any():
         raise TaskError(f"no class of {task!r} has positive and negative recordings in the {fold} fold; add recordings")
-    model = load_model(opened, cohort)
     ecg = encoder_features(model, cohort, "embeddings", quiet, np.concatenate([test, val]))["embedding"]
     vectors = class_vectors(model, words | {kind: {"NORM": of} for kind, of in normal.items()})
 
     def scores(ecg: NDArray[np.floating], kind: str, how: str) -> Floats:
         return similarities(ecg, vectors[kind], how, vectors[f"normal, {kind}"])
 
-    score = scores(ecg[: len(test)], texts, similarity)
+    score, rule, said = scores(ecg[: len(test)], texts, similarity), {"texts": texts, "similarity": similarity}, words[texts]
+    if by == "entities":
+        probable = encoder_features(model, cohort, "entities", quiet, np.concatenate([test, val]), side="entities")["entities"]
+        asked = queries.any_of(probable, model.config.entities, list(meant.values()))
+        score, rule, said = asked[: len(test)], queries.RULE, queries.words(meant)
     found = evaluate(truth, [score], resample_weights(cohort.patients[test]), usable)
     entry = {"fraction": 0, "seeds": [0], "n_train": 0, "n_test": len(test)}
-    left_out |= {name: f"not in {classes}" for name in cohort.classes if name not in names}
+    why = "no finding stands for it" if by == "entities" else f"not in {classes}"
+    left_out |= {name: why for name in cohort.classes if name not in names}
     entry |= summary(found, truth, names) | {"left_out": left_out, "baselines": {}}
     result = {"task": task, "protocol": "zeroshot", **opened.facts(), "datasets": cohort.datasets, "leads": list(leads)}
     result |= ({"where": where} if where else {}) | ({"fold": fold} if fold != "test" else {})
-    result |= {"fractions": [entry], "rule": {"texts": texts, "similarity": similarity}, "texts": words[texts]}
+    result |= {"fractions": [entry], "rule": rule, "texts": said}
     result["validation"] = {
         f"{kind}, {how}": plain(macro(auroc(labels[val], scores(ecg[len(test) :], kind, how))))
         for kind in words
         for how in SIMILARITIES
         if len(val)
     }
+    if by == "entities" and len(val):
+        result["validation"]["entities"] = plain(macro(auroc(labels[val], asked[len(test) :])))
     result["retrieval"] = recall(model, cohort, where, fold, quiet)
-    name = "-".join([f"zeroshot-{task}", *(part for part in (texts, similarity) if part not in RULE), *narrowed(result)])
+    other = ["entities"] if by == "entities" else [part for part in (texts, similarity) if part not in RULE]
+    name = "-".join([f"zeroshot-{task}", *other, *narrowed(result)])
     write_results(opened.results, name, result, cohort.keys[test], truth, names, [Scored(0.0, 0, score)], cohort.patients[test])
     return result
 

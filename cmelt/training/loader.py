@@ -25,6 +25,7 @@ from cmelt.models.masking import mask_text
 from cmelt.shards.order import noise
 from cmelt.text.tokenizer import ReportTokenizer
 from cmelt.training.corpus import Corpus
+from cmelt.training.findings import FindingTable
 from cmelt.training.negatives import Dealer
 
 Ints = NDArray[np.int64]
@@ -45,6 +46,7 @@ class HostBatch:
     is_aligned: Tensor
     report_id: Tensor
     text_report_id: Tensor
+    entities: Tensor
     """As in `Batch`."""
     lsb_mv: float = 1.0
 
@@ -78,6 +80,7 @@ class Loader:
         self.ecg_tokens = model.ecg_token_count(corpus.samples)
         self.tokens = model.require_tokenizer()
         self.texts = TokenTable(self.tokens, corpus.reports)
+        self.findings = FindingTable(model.config.entities if recipe.objectives.entities else (), corpus.reports)
         self.lead_prob = recipe.masking.lead_prob if augment else 0.0
         self.late = late
         self._room = Room()
@@ -115,6 +118,7 @@ class Loader:
             is_aligned=torch.from_numpy(deal.is_aligned[here]),
             report_id=torch.from_numpy(report_id),
             text_report_id=torch.from_numpy(text_id),
+            entities=self.findings.rows(report_id),
             lsb_mv=self.corpus.lsb_mv,
         )
 

@@ -23,7 +23,7 @@ from cmelt.files import telling, write_whole
 
 T = TypeVar("T")
 
-PANEL = ("loss", "mlm", "mem", "etm", "ets", "retrieval_ecg_to_text@10", "retrieval_text_to_ecg@10")
+PANEL = ("loss", "mlm", "mem", "etm", "ets", "entities", "retrieval_ecg_to_text@10", "retrieval_text_to_ecg@10")
 """What the live panel shows, a row each."""
 
 
@@ -175,6 +175,6 @@ def whole_lines(file: Path) -> list[str]:
 
 def in_short(row: Mapping[str, float]) -> str:
     """Return a row of metrics as a few words."""
-    words = [f"{name} {row[name]:.3f}" for name in ("loss", "mlm", "mem", "etm", "ets") if name in row]
+    words = [f"{name} {row[name]:.3f}" for name in PANEL[:6] if name in row]
     words += [f"{row['samples_per_s']:.0f}/s"] if "samples_per_s" in row else []
     return "  ".join(words + [f"{name} {value:.3f}" for name, value in row.items() if "@10" in name])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cmelt.config import PretrainRecipe
 from cmelt.metrics import auroc, retrieval
@@ -15,6 +16,7 @@ from cmelt.models.cmelt import CMELT
 from cmelt.models.layers import take
 from cmelt.objectives import total_loss
 from cmelt.objectives.masked_ecg import mem_target
+from cmelt.text.entities import Status
 from cmelt.training.loader import Loader
 
 RETRIEVAL_ROWS = 1000
@@ -28,15 +30,33 @@ def validate(model: CMELT, loader: Loader, recipe: PretrainRecipe) -> dict[str, 
     model.eval()
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
+    asked: list[tuple[NDArray[np.int8], NDArray[np.float32]]] = []
     count = min(recipe.train.validate_batches, math.ceil(len(loader.corpus) / recipe.train.batch))
     for step in range(count):
         batch = loader.batch(step).to(device)
-        loss, parts = total_loss(model, model(batch), batch, recipe.objectives)
+        out = model(batch)
+        loss, parts = total_loss(model, out, batch, recipe.objectives)
+        if recipe.objectives.entities and out.entity_logits is not None:
+            asked.append((batch.entities.cpu().numpy(), out.entity_logits.float().cpu().numpy()))
         for key, value in {"loss": loss, **parts}.items():
             sums[key] = sums.get(key, 0.0) + float(value) / count
     found = retrieved(model, loader)
     model.train(was_training)
-    return sums | found
+    return sums | found | (entity_aurocs(model.config.entities, *map(np.concatenate, zip(*asked, strict=True))) if asked else {})
+
+
+def entity_aurocs(codes: Sequence[str], said: NDArray[np.int8], score: NDArray[np.float32]) -> dict[str, float]:
+    """Return the AUROC of each finding, stated against absent or unsaid, and their mean, from what N reports say and the scores, (N, E).
+
+    What a report hedges does not count; a finding that no report states has no AUROC.
+    """
+    found = {}
+    for code, of_one, by_model in zip(codes, said.T, score.T, strict=True):
+        counts = of_one != Status.UNCERTAIN
+        value = float(auroc((of_one[counts] == Status.PRESENT)[:, None], by_model[counts, None])[0])
+        if math.isfinite(value):
+            found[f"auroc_{code}"] = value
+    return {"auroc_entities": sum(found.values()) / len(found), **found} if found else {}
 
 
 def retrieved(model: CMELT, loader: Loader) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Ablation bench: C-MELT whole, without each of its parts, and beside what learnt nothing; on simulated and on real records.
 
-    python -m pipelines.evidence.bench WORK --sim SHARDS --real SHARDS [--set train.steps=150] [--seeds 0,1,2] [--count N] [--write]
+    python -m pipelines.evidence.bench WORK --sim SHARDS --real SHARDS [--set train.steps=150] [--seeds 0,1,2] [--count N] [--keep]
 
 Every model is trained on the training folds of both folders, a stage a model; then its probe, its zero-shot scores and what each of its
-heads can do are kept under WORK. `--write` tells all in docs/results/evidence.json and docs/pictures/evidence.svg.
+heads can do are kept under WORK. `--keep` tells all in docs/results/evidence.json and docs/pictures/evidence.svg.
 """
 
 from __future__ import annotations
@@ -141,14 +141,14 @@ def figures(plan: Plan) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do what is left to do; with --write, and once all is done, write the table and the figure."""
+    """Do what is left to do; with --keep, and once all is done, write the table and the figure."""
     options = parser(__doc__)
-    options.add_argument("--write", action="store_true", help="write docs/results/evidence.json and its picture when all is done")
+    options.add_argument("--keep", action="store_true", help="write docs/results/evidence.json and its picture when all is done")
     given = options.parse_args()
     plan = plan_of(given)
     stages = stages_of(plan)
     left = run_stages(plan.work, plan.settings(fold=plan.fold), stages, plan.only, plan.most)
-    if given.write and not left and not plan.only:
+    if given.keep and not left and not plan.only:
         write(plan, stages)
 
 

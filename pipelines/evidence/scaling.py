@@ -1,6 +1,6 @@
 """Scaling: how probe and zero-shot on real records grow with simulated records, steps and model size; and where that leads.
 
-    python -m pipelines.evidence.scaling WORK --sim SHARDS --real SHARDS [--set train.steps=300] [--seeds 0] [--count N] [--write]
+    python -m pipelines.evidence.scaling WORK --sim SHARDS --real SHARDS [--set train.steps=300] [--seeds 0] [--count N] [--keep]
 
 Every model learns from simulated records alone; one of the three changes, the others stay at the base point, which all axes share. Through
 1 − macro AUROC goes a power law a · x^−b, once for each resample of test patients: what it says beyond the points is told with the interval
@@ -114,13 +114,13 @@ def stages_of(plan: Plan) -> dict[str, Work]:
 
 
 def main() -> None:
-    """Do what is left to do; with --write, and once all is done, write the curve."""
+    """Do what is left to do; with --keep, and once all is done, write the curve."""
     options = parser(__doc__, seeds="0")
-    options.add_argument("--write", action="store_true", help="write docs/results/scaling.json and its picture when all is done")
+    options.add_argument("--keep", action="store_true", help="write docs/results/scaling.json and its picture when all is done")
     given = options.parse_args()
     plan = plan_of(given)
     left = run_stages(plan.work, plan.settings(fold=plan.fold), stages_of(plan), plan.only, plan.most)
-    if given.write and not left and not plan.only:
+    if given.keep and not left and not plan.only:
         from cmelt.plots import save
         from pipelines.evidence.draw import scaling_curves
         from tests.benchmarks.results import FOLDER, write_result

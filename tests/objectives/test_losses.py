@@ -12,12 +12,13 @@ from cmelt.models.cmelt import CMELT
 from cmelt.objectives import OBJECTIVES, total_loss, wanted
 from cmelt.objectives.contrastive import pair_target, sigmoid_contrast, soft_cross_entropy
 from cmelt.objectives.masked_ecg import mem_target, patches_to_ecg
+from cmelt.text.entities import entity_matrix
 from tests.pairs import small_batch, small_model, some_reports
 
 REPORTS = some_reports()
 
 
-def only(name: str, **forms: str) -> ObjectiveSettings:
+def only(name: str, **forms: str | float) -> ObjectiveSettings:
     """Return settings in which loss `name` alone is on."""
     return ObjectiveSettings.model_validate({other: float(other == name) for other in OBJECTIVES} | forms)
 
@@ -32,10 +33,11 @@ def only(name: str, **forms: str) -> ObjectiveSettings:
         ("ets", {"ets_form": "published"}),
         ("ets", {"ets_form": "siglip"}),
         ("ets", {"ets_form": "infonce"}),
+        ("entities", {}),
     ],
 )
 def test_gradients_are_finite_differences(name: str, forms: dict[str, str]) -> None:
-    model = small_model(reports=REPORTS).double().eval()
+    model = small_model(reports=REPORTS, entity_heads=2 * (name == "entities")).double().eval()
     batch = small_batch(model, REPORTS, 6)
     batch.ecg, batch.ecg_target = batch.ecg.double(), batch.ecg_target.double()
     settings = only(name, **forms)
@@ -135,6 +137,26 @@ def test_contrastive_forms() -> None:
     none = positive.clone()
     none[3] = False  # a row whose own report is not in the batch does not count
     assert float(soft_cross_entropy(scores, none)) == pytest.approx(float(F.cross_entropy(scores[:3], torch.arange(3))), rel=1e-6)
+
+
+def test_findings_are_asked_by_what_the_true_report_says() -> None:
+    model = small_model(reports=REPORTS, entity_heads=2).eval()
+    batch = small_batch(model, REPORTS)
+    assert (batch.report_id != batch.text_report_id).any()
+    said = entity_matrix([REPORTS[report] for report in batch.report_id])
+    assert batch.entities.numpy().tolist() == said.tolist()
+    batch.entities[0, :4] = torch.tensor([1, 0, 2, -1], dtype=torch.int8)  # stated, denied, hedged, unsaid
+    forms = {"entities_uncertain": 0.6, "entities_unsaid": 0.25}
+    with torch.no_grad():
+        out = model(batch, {"entities"})
+        loss = float(total_loss(model, out, batch, only("entities", **forms))[0])
+    assert out.entity_logits is not None
+    target = {1: (1.0, 1.0), 0: (0.0, 1.0), 2: (0.6, 1.0), -1: (0.0, 0.25)}
+    want = 0.0
+    for logit, value in zip(out.entity_logits.flatten().tolist(), batch.entities.flatten().tolist(), strict=True):
+        probable, weight = target[value]
+        want += weight * (probable * math.log1p(math.exp(-logit)) + (1 - probable) * math.log1p(math.exp(logit)))
+    assert loss == pytest.approx(want / len(batch), rel=1e-5)
 
 
 def test_normalised_forms_learn_their_temperature() -> None:

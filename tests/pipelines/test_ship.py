@@ -96,9 +96,9 @@ def test_the_shipped_models_script_goes_on_where_it_stopped(tmp_path: Path) -> N
     ]
     assert calls[-1] == "python -m pipelines.ship work/run work/cmelt-sim-small --figures work/figures"
     assert told(tmp_path, "sim-small.sh", "work", "real")[1] == calls[-1:]
-    last = told(tmp_path, "sim-small.sh", "work", "real", "test", SHIP="there", WRITE="1")[1]
+    last = told(tmp_path, "sim-small.sh", "work", "real", "test", SHIP="there", KEEP="1")[1]
     assert [("--fold test" in call) for call in last] == [True, True, False]
-    assert last[-1] == "python -m pipelines.ship work/run there --figures work/figures --write"
+    assert last[-1] == "python -m pipelines.ship work/run there --figures work/figures --keep"
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from cmelt.simulation.trace import FS_HZ, decimate
 from tests.simulation.measures import ALSO, FINDINGS, auc, measured, trace, values, width_ms
 
 PATIENTS = 16
-FAINT = {"PVC": 0.65, "PRC(S)": 0.65, "PAC": 0.65, "SBRAD": 0.70, "2AVB": 0.70, "ALMI": 0.60, "IPLMI": 0.70, "EL": 0.60, "ABQRS": 0.60}
-"""What one measure does not tell well, and the least area under the curve of each; of all others it is 0.8. Extra beats are few, or at the
-edge; normal hearts are slow too; a block of every second beat is regular; walls are seen from several sides; potassium is low or high;
-and a QRS that is abnormal in no certain way has no measure of its own."""
+FAINT = {"SBRAD": 0.70, "2AVB": 0.70, "ALMI": 0.60, "IPLMI": 0.70, "EL": 0.60, "ABQRS": 0.60}
+"""What one measure does not tell well, and the least area under the curve of each; of all others it is 0.8. Normal hearts are slow too; a
+block of every second beat is regular; walls are seen from several sides; potassium is low or high; and a QRS that is abnormal in no certain
+way has no measure of its own."""
 
 
 @pytest.mark.parametrize(("code", "measure", "sign"), [*((code, *told) for code, told in FINDINGS.items()), *ALSO])

@@ -13,11 +13,15 @@ import torch
 from rich.console import Console
 
 from cmelt import __version__, metrics
-from cmelt.errors import InputError, TaskError
-from cmelt.labels import TASKS, load_vocabulary
+from cmelt.errors import CheckpointError, InputError, TaskError
+from cmelt.labels import TASKS, class_entities, load_vocabulary, read_table
 from cmelt.models.cmelt import CMELT
 from cmelt.shards.read import ShardFolder
+from cmelt.tasks.queries import any_of
 from cmelt.tasks.zeroshot import SIMILARITIES, TEXTS, class_vectors, prompts, similarities, table, zeroshot
+from cmelt.text.entities import known_entities
+from tests.made import SAMPLES
+from tests.pairs import small_model
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -155,3 +159,51 @@ def test_contrast_is_with_a_normal_ecg() -> None:
     np.testing.assert_allclose(
         similarities(ecg, (unit, unit), "contrast", (foreign, foreign)), cosine - ecg[:, 3:] / np.linalg.norm(ecg, axis=1)[:, None]
     )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_finding_of_a_class_is_one_that_is_read(task: str) -> None:
+    meant = class_entities(task)
+    assert len(meant) > 0.5 * len(load_vocabulary(task).classes)
+    assert {code for codes in meant.values() for code in codes} <= {entity.code for entity in known_entities()}
+
+
+def test_the_table_of_findings_names_only_classes_that_there_are() -> None:
+    classes = {task: set(load_vocabulary(task).classes) for task in TASKS}
+    rows = [(row["task"], row["class"]) for row in read_table("findings")]
+    assert all(name in classes[task] for task, name in rows)
+    assert len(set(rows)) == len(rows)
+
+
+def test_by_entities(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-in queries that read the finding off the made-up signal find the class that it stands for."""
+    run = tmp_path / "asking"
+    small_model(samples=SAMPLES, entity_heads=2).save_pretrained(run)
+    (run / "recipe.json").write_text(json.dumps({"shards": [str(shards)]}))
+    codes = [entity.code for entity in known_entities()]
+    stands = [codes.index(code) for code in ("NORM", "IMI", "LOWT", "1AVB", "LVH")]
+
+    def entity_probabilities(self: CMELT, ecg: np.ndarray, batch: int = 64) -> torch.Tensor:
+        probable = torch.full((len(ecg), len(codes)), 0.01)
+        probable[:, stands] = torch.from_numpy(ecg[:, :10].reshape(len(ecg), 5, -1).std(-1)).clamp(0, 0.9)
+        return probable
+
+    monkeypatch.setattr(CMELT, "entity_probabilities", entity_probabilities)
+    result = zeroshot(run, by="entities", quiet=True)
+    assert result["fractions"][0]["macro_auc"] > 0.9
+    assert result["validation"]["entities"] > 0.9
+    assert result["rule"]["texts"] == "entity queries"
+    assert "inferior infarction" in result["texts"]["MI"]
+    assert (run / "results/zeroshot-superclass-entities.parquet").is_file()
+    form = zeroshot(run, by="entities", task="diagnostic", quiet=True)
+    assert form["fractions"][0]["left_out"]["SEHYP"] == "no finding stands for it"
+    with pytest.raises(TaskError, match="read no texts"):
+        zeroshot(run, by="entities", templates=["{}"], quiet=True)
+    with pytest.raises(TaskError, match="no way 'entity'; did you mean 'entities'"):
+        zeroshot(run, by="entity", quiet=True)
+
+
+def test_a_model_without_queries_says_so(run: Path) -> None:
+    with pytest.raises(CheckpointError, match="no entity queries"):
+        zeroshot(run, by="entities", quiet=True)
+    assert any_of(np.array([[0.5, 0.5, 1.0]]), ["A", "B", "C"], [["A"], ["A", "B"], ["C"]]).round(3).tolist() == [[0.5, 0.75, 1.0]]

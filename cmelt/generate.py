@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from cmelt.config import SignalSettings, did_you_mean
-from cmelt.config_generate import GenerateRecipe
+from cmelt.config_tasks import GenerateRecipe
 from cmelt.errors import CmeltError, InputError, ShardError
 from cmelt.files import write_json
 from cmelt.models.writer import Ids, Reading, Writer

@@ -35,7 +35,7 @@ from transformers.utils import logging
 
 from cmelt import __version__
 from cmelt.config import SignalSettings, did_you_mean
-from cmelt.config_generate import WriterSettings
+from cmelt.config_tasks import WriterSettings
 from cmelt.errors import CheckpointError, RecipeError
 from cmelt.models.batch import IGNORE
 from cmelt.text.tokenizer import ReportTokenizer, hub_is_away, plain, tokenizer_files

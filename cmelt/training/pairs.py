@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmelt.config import DataSettings
-from cmelt.config_generate import GenerateRecipe
+from cmelt.config_tasks import GenerateRecipe
 from cmelt.models.writer import Ids, Writer
 from cmelt.training.corpus import Corpus
 from cmelt.training.loader import rank_slice

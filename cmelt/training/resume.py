@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from cmelt import __version__
 from cmelt.config import PretrainRecipe, Settings, validate
-from cmelt.config_generate import GenerateRecipe
+from cmelt.config_tasks import GenerateRecipe
 from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.files import whole
 from cmelt.models.store import save_tensors

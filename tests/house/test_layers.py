@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
     {"errors", "record", "files", "archive", "origins", "remote", "__init__"},
-    {"config", "config_generate", "labels", "metrics", "plots", "charts", "page", "tables", "raw", "exports"},
+    {"config", "config_tasks", "labels", "metrics", "plots", "charts", "page", "tables", "raw", "exports"},
     {"datasets", "signal", "text", "shards", "simulation", "tokens"},
     {"models"},
     {"objectives"},

@@ -41,7 +41,8 @@ class WriterSettings(Settings):
     """The causal language model that reads ECG tokens and writes a report."""
 
     name: str = "llama"
-    """``random``: a model type of Hugging Face (``llama``, ``gpt2``, …), made here; ``pretrained``: a hub name or a local path."""
+    """``random``: a model type of Hugging Face (``llama``, ``gpt2``, …), made here; ``pretrained``: a hub name, a local path, or
+    the folder ``writer`` of a run, to go on from."""
     init: Literal["random", "pretrained"] = "random"
     """Whether the model begins at random, in sizes of ``config``, or with published weights."""
     config: dict[str, int | float | str | bool] = Field({})

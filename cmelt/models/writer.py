@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ class Writer(nn.Module):
 
         Raises CheckpointError where a model is not to be had, RecipeError for an unknown type or size.
         """
+        if (Path(settings.name) / FACTS).is_file():
+            return cls.from_pretrained(Path(settings.name))._going_on(ecg, reading)
         more = MARKS + len(ecg.scale.leads) + ecg.vocab_size
         torch.manual_seed(seed)
         if settings.init == "pretrained":
@@ -108,8 +111,15 @@ class Writer(nn.Module):
         writer = cls(model, ecg, backend, end, reading)
         model.config.eos_token_id, model.config.pad_token_id, model.config.bos_token_id = end, end + 3, None
         if settings.shapes:
-            _begin_by_shape(model.get_input_embeddings().weight, writer.first_ecg, ecg, seed)
+            _begin_by_shape(model.get_input_embeddings(), writer.first_ecg, ecg, seed)
         return writer
+
+    def _going_on(self, ecg: ECGTokenizer, reading: Reading) -> Writer:
+        """Return this writer, to learn from other recordings; raises CheckpointError where their tokens are of another tokenizer."""
+        if ecg.fingerprint != self.ecg.fingerprint:
+            raise CheckpointError("the model to begin with reads tokens of another ECG tokenizer; give --tokenizer the one that it has")
+        self.reading = Reading(**(asdict(reading) | {"max_tokens": min(self.reading.max_tokens, reading.max_tokens)}))
+        return self
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Writer:
@@ -128,7 +138,10 @@ class Writer(nn.Module):
         ecg = ECGTokenizer.from_folder(folder)
         try:
             reports = Tokenizer.from_buffer((folder / REPORTS).read_bytes())
-            model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, attn_implementation="sdpa")
+            with _without_bars():
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+                )
         except Exception as error:  # noqa: BLE001 - both libraries raise plain Exception for damaged files
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{folder}: does not load ({reason}); take the checkpoint from its source again") from None
@@ -137,11 +150,8 @@ class Writer(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write weights, config, both tokenizers and, last, what is read and written, into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        self.model.save_pretrained(folder)
-        if shown:
-            logging.enable_progress_bar()
+        with _without_bars():
+            self.model.save_pretrained(folder)
         self.ecg.save(folder)
         self.reports.save(str(folder / REPORTS))
         facts = {"format_version": FORMAT_VERSION, "cmelt_version": __version__, "end": self.end, "reading": asdict(self.reading)}
@@ -233,7 +243,8 @@ class Writer(nn.Module):
         self.model.generation_config = how  # a published model may bring its own ways
         embedded, seen = self._embedded(inputs), torch.from_numpy(mask).to(self.device)
         only = LogitsProcessorList([OnlyText(self.end + 1)])
-        out = self.model.generate(inputs_embeds=embedded, attention_mask=seen, generation_config=how, logits_processor=only)
+        generate: Any = self.model.generate
+        out = generate(inputs_embeds=embedded, attention_mask=seen, generation_config=how, logits_processor=only)
         written = [self.reports.decode([one for one in row if one < self.end]).strip() for row in out.tolist()]
         return [written[first : first + best] for first in range(0, len(written), best)]
 
@@ -246,6 +257,18 @@ class Writer(nn.Module):
             inputs[row, longest - len(prompt) : longest] = prompt
             mask[row, longest - len(prompt) : longest] = 1
         return inputs, mask
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep Hugging Face's bars of tensors from the terminal: a small model has dozens."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _made(settings: WriterSettings, ids: int, max_tokens: int) -> PreTrainedModel:
@@ -270,10 +293,10 @@ def _made(settings: WriterSettings, ids: int, max_tokens: int) -> PreTrainedMode
 
 def _load(name: str) -> tuple[PreTrainedModel, Tokenizer]:
     """Return a published causal model and its tokenizer, by hub name or local path; raises CheckpointError."""
-    file, _ = tokenizer_files(name)
     try:
+        file, _ = tokenizer_files(name)
         model = AutoModelForCausalLM.from_pretrained(name, local_files_only=hub_is_away(), use_safetensors=True, attn_implementation="sdpa")
-    except (OSError, ValueError):
+    except (OSError, ValueError, CheckpointError):
         file = None
     if file is None:
         raise CheckpointError(
@@ -284,10 +307,11 @@ def _load(name: str) -> tuple[PreTrainedModel, Tokenizer]:
 
 
 @torch.no_grad()
-def _begin_by_shape(embeddings: Tensor, first: int, ecg: ECGTokenizer, seed: int) -> None:
+def _begin_by_shape(embeddings: nn.Module, first: int, ecg: ECGTokenizer, seed: int) -> None:
     """Give each ECG token, from row `first` of `embeddings` on, a start that says how its waveform runs, as large as the others'."""
     shapes = torch.from_numpy(waveforms(ecg))
-    rows = embeddings[first : first + len(shapes)]
+    assert isinstance(embeddings.weight, Tensor)
+    rows = embeddings.weight[first : first + len(shapes)]
     size = rows.std()
     to_width = torch.randn(shapes.shape[1], rows.shape[1], generator=torch.Generator().manual_seed(seed))
     rows.copy_((shapes @ to_width / shapes.shape[1] ** 0.5 * size + 0.5 * rows) / 1.25**0.5)

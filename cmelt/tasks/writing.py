@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Group
 
 from cmelt import __version__
+from cmelt.config import DataSettings
 from cmelt.errors import CheckpointError, InputError
 from cmelt.files import open_whole, write_json
 from cmelt.metrics import Floats, difference, interval, macro, resample_weights
@@ -108,7 +109,7 @@ def score(
         raise InputError(f"fold {fold!r}: known are {', '.join(SPLITS)}")
     folder, writer = load_writer(run)
     places = list(shards or read_facts(folder)["shards"])
-    corpus, learnt = Corpus(places, fold, ""), Corpus(places, "train", "")
+    corpus, learnt = Corpus(places, fold, ""), Corpus(places, "train", "", DataSettings(leaks="keep"))
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(corpus))[:limit])
     true = [corpus.reports[number] for number in corpus.report_id[rows]]
@@ -127,7 +128,12 @@ def score(
     patients = [f"{corpus.folder_of[row]}/{who or f'recording {row}'}" for row, who in zip(rows, people, strict=True)]
     others = {"most_frequent_report": [usual] * len(rows), "random_report": drawn}
     found = compare_all(written, true, others, patients)
-    facts = {"task": "generate", "run": str(folder), "checkpoint_sha256": _sha256(folder), "shards": [str(place) for place in places]}
+    facts: dict[str, Any] = {
+        "task": "generate",
+        "run": str(folder),
+        "checkpoint_sha256": _sha256(folder),
+        "shards": [str(place) for place in places],
+    }
     facts |= {"fold": fold, "beams": beams, "recordings": len(rows), "patients": len(set(patients)), "trained_on": len(learnt)}
     facts |= {"most_frequent_report": usual, "most_frequent_share": plain(frequent[1] / len(learnt))}
     same = np.mean([one == other for one, other in zip(written, true, strict=True)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from cmelt.shards.read import ShardFolder
 from cmelt.training.checkpoint import EMBEDDINGS, RECIPE
 from cmelt.training.negatives import report_embeddings
 from cmelt.training.optim import learning_rate
-
-Recipe = TypeVar("Recipe", PretrainRecipe, GenerateRecipe)
 
 FREE = {
     *("train.log_every", "train.validate_every", "train.save_every", "train.pictures_every", "train.keep", "train.trackers"),
@@ -72,13 +70,15 @@ def read_facts(out: Path) -> dict[str, Any]:
     return facts
 
 
-def differences(out: Path, before: dict[str, Any], now: dict[str, Any], kind: type[Recipe] = PretrainRecipe) -> list[str]:
+def differences(
+    out: Path, before: dict[str, Any], now: dict[str, Any], kind: type[PretrainRecipe] | type[GenerateRecipe] = PretrainRecipe
+) -> list[str]:
     """Return how a run `now`, of a recipe of `kind`, differs from what it was `before`.
 
     Raises CheckpointError, naming them, for differences that change its numbers.
     """
     try:
-        recipes = [validate(kind, facts["recipe"], str(out / RECIPE)) for facts in (before, now)]
+        recipes: list[PretrainRecipe | GenerateRecipe] = [validate(kind, facts["recipe"], str(out / RECIPE)) for facts in (before, now)]
     except RecipeError as error:
         raise CheckpointError(f"{error}; the run was made by cmelt {before['version']}, go on with that") from None
     old, new = (flat(recipe.model_dump(mode="json")) for recipe in recipes)

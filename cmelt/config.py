@@ -73,7 +73,9 @@ class ModelSettings(Settings):
     """The sizes of a C-MELT model; the defaults are the published ones."""
 
     ecg_encoder: str = "conv"
-    """The kind of ECG encoder: convolutions, then a transformer."""
+    """The kind of ECG encoder: conv (published), with tokens of all leads, or lead-wise, with tokens of one lead; any leads will do."""
+    lead_token_s: float = Field(0.64, gt=0)
+    """Seconds of its lead that a token of lead-wise stands for, about: whole outputs of the convolutions."""
     conv_layers: tuple[tuple[int, int, int], ...] = ((256, 2, 2),) * 4
     """Channels, kernel and stride of each convolution of the ECG tokeniser."""
     conv_norm: Literal["group", "none"] = "group"
@@ -165,8 +167,10 @@ class DataSettings(Settings):
 class MaskingSettings(Settings):
     """What is hidden from the model in training."""
 
+    leads: Literal["each", "dynamic"] = "each"
+    """Each lead is hidden with lead_prob (published); or one to twelve are seen, each number as often, whatever lead_prob is."""
     lead_prob: float = Field(0.5, ge=0, lt=1)
-    """Probability with which each lead is hidden: set to zero."""
+    """Probability with which each lead is hidden: set to zero, or with lead-wise taken away."""
     text_prob: float = Field(0.15, ge=0, lt=1)
     """Probability with which each word piece is hidden; four in five become the mask, one in ten another piece."""
 
@@ -307,9 +311,8 @@ def recipe_type(verb: str) -> type[Settings]:
 
 def recipe_folder() -> Path:
     """Return the folder of named recipes: inside an installed package, else beside it in a checkout."""
-    package = Path(__file__).parent
-    installed = package / "pipelines"
-    return installed if installed.is_dir() else package.parent / "pipelines"
+    inside = Path(__file__).with_name("pipelines")
+    return inside if inside.is_dir() else inside.parents[1] / "pipelines"
 
 
 def load_recipe(verb: str, name: str, changes: Iterable[str] = ()) -> Any:
@@ -320,9 +323,7 @@ def load_recipe(verb: str, name: str, changes: Iterable[str] = ()) -> Any:
     file = Path(name) if name.endswith(".toml") else recipe_folder() / verb / f"{name}.toml"
     if not file.is_file():
         known = sorted(f.stem for f in (recipe_folder() / verb).glob("*.toml"))
-        raise RecipeError(
-            f"no recipe {name!r} for {verb}{did_you_mean(name, known)}; known: {', '.join(known)}, or give a path ending in .toml"
-        )
+        raise RecipeError(f"no recipe {name!r} for {verb}{did_you_mean(name, known)}; known: {', '.join(known)}, or a path ending in .toml")
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -378,7 +379,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``'; did you mean X?'`` for the known word nearest to `word`, or ''."""
     known = list(known)
     tails = {name.rsplit(".", 1)[-1]: name for name in known}
-    near = difflib.get_close_matches(word, known, 1, 0.6) or [
-        tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, 1, 0.6)
-    ]
+    near = difflib.get_close_matches(word, known, 1) or [tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, 1)]
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -311,18 +311,16 @@ def plot_reconstruction(
     """Draw what the model saw, what was removed and what it put there.
 
     `original` and `rebuilt` are (12, samples) in the units of the masked-ECG target (standard deviations of each lead),
-    `removed` (T,) is True for the removed patches; T patches fill the samples evenly.
+    and so is `removed`, True for the samples that were removed.
     """
     truth, guess, hidden = np.asarray(original, float), np.asarray(rebuilt, float), np.asarray(removed, bool)
-    patch = truth.shape[1] // len(hidden)
-    gone = np.repeat(hidden, patch)
-    window = slice(round(start_s * fs_hz), min(round((start_s + duration_s) * fs_hz), len(gone)))
-    time = np.arange(len(gone))[window] / fs_hz
+    window = slice(round(start_s * fs_hz), min(round((start_s + duration_s) * fs_hz), hidden.shape[1]))
+    time = np.arange(hidden.shape[1])[window] / fs_hz
     figure = Figure(figsize=(9.5, 1.25 * len(leads) + 0.5), dpi=200, layout="constrained", facecolor="none")
     FigureCanvasAgg(figure)
     for row, axes in enumerate(figure.subplots(len(leads), 1, sharex=True, squeeze=False)[:, 0]):
         lead = LEADS.index(leads[row])
-        y, z = truth[lead, : len(gone)], guess[lead, : len(gone)]
+        y, z, gone = truth[lead], guess[lead], hidden[lead]
         low, high = y[window].min(), y[window].max()
         room = 0.12 * max(high - low, 1.0)
         axes.set(ylim=(low - room, high + room), xlim=(time[0], time[-1]), facecolor="none")

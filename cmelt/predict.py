@@ -87,7 +87,7 @@ def predict(
         raise InputError(f"--explain {explain!r}{did_you_mean(explain, words)}; the classes are: {', '.join(words)}")
     folders, without = open_training(opened, asked=bool(shards)) if top else ([], "not asked for")
     model = load_for(opened, folders)
-    seen = see(recording, model.config.conditioning, mains_hz, zero_missing)
+    seen = see(recording, model.config.conditioning, mains_hz, zero_missing or model.ecg_encoder.any_leads)
     leads = np.array(seen.signal_mv)[None].repeat(1 + len(LEADS), axis=0)  # whole, then without each lead
     leads[1 + np.arange(len(LEADS)), np.arange(len(LEADS))] = 0
     ecg = model.encode_ecg(leads).float().cpu().numpy()  # (13, D)

@@ -214,12 +214,12 @@ def _rebuilt(model: CMELT, ecg_mv: NDArray[np.float32], report: str, key: str) -
     from cmelt.training.pictures import rebuild
 
     true, rebuilt, hidden = rebuild(model, ecg_mv, report)
-    gone = np.repeat(hidden, true.shape[1] // len(hidden))
+    patches = model.ecg_token_count(ecg_mv.shape[1])
     return {
         "key": key,
-        "hidden": int(hidden.sum()),
-        "patches": len(hidden),
-        "error": float(((true - rebuilt)[:, gone] ** 2).mean()),
-        "blank": float((true[:, gone] ** 2).mean()),
+        "hidden": round(float(hidden.mean()) * patches),
+        "patches": patches,
+        "error": float(((true - rebuilt)[hidden] ** 2).mean()),
+        "blank": float((true[hidden] ** 2).mean()),
         "drawing": picture(plot_reconstruction(true, rebuilt, hidden, model.config.fs_hz), f"masked and rebuilt ECG {key}"),
     }

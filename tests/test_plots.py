@@ -135,10 +135,10 @@ def test_panels_say_what_they_are_given() -> None:
 
 def test_reconstruction_shows_the_model_only_where_it_was_blind() -> None:
     truth, guess = np.zeros((12, 160)), np.ones((12, 160))
-    removed = np.arange(10) % 2 == 1
+    removed = np.arange(12 * 10).reshape(12, 10).repeat(16, 1) % 7 < 3  # another stretch in each lead
     panel = plots.plot_reconstruction(truth, guess, removed, fs_hz=100, leads=["V1"], duration_s=1.6).axes[0]
     lines = {line.get_label(): line.get_ydata() for line in panel.lines}
-    gone = np.repeat(removed, 16)
+    gone = removed[LEADS.index("V1")]
     assert (np.isnan(lines["rebuilt by the model"]) == ~gone).all()
     assert (np.isnan(lines["seen by the model"]) == gone).all()
     assert set(lines["rebuilt by the model"][gone]) == {1.0}

@@ -97,9 +97,11 @@ def die() -> None:
     raise KeyboardInterrupt
 
 
-def test_a_run_holds_a_loadable_model_its_recipe_and_its_metrics(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", [("conv", "each"), ("lead-wise", "dynamic")], ids=["conv", "lead-wise"])
+def test_a_run_holds_a_loadable_model_its_recipe_and_its_metrics(shards: Path, tmp_path: Path, encoder: tuple[str, str]) -> None:
     run = tmp_path / "run"
-    summary = pretrain([shards], recipe("train.trackers=['tensorboard']", "train.pictures_every=3"), run, quiet=True)
+    changes = ("train.trackers=['tensorboard']", "train.pictures_every=3", f"model.ecg_encoder={encoder[0]}", f"masking.leads={encoder[1]}")
+    summary = pretrain([shards], recipe(*changes), run, quiet=True)
     assert summary["steps"] == 6
     assert summary["train"] == 48
     assert not summary["stopped"]

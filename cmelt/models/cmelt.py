@@ -1,6 +1,6 @@
 """C-MELT: one model of ECGs and reports (arXiv 2410.02131). `forward` is the training pass; `encode_ecg` and `encode_text` embed.
 
-B batch, S samples, T ECG tokens, K kept ECG tokens with [CLS], L text tokens, D width, W encoder width, E findings. Masks: True = hidden.
+B batch, S samples, T ECG tokens, K kept ECG tokens, L text tokens, D width, W encoder width, E findings. Masks: True = hidden.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from cmelt.config import ModelSettings, SignalSettings
 from cmelt.errors import CheckpointError, InputError, RecipeError
-from cmelt.models import store
+from cmelt.models import open_encoder, store
 from cmelt.models.batch import IGNORE, Batch, Outputs
 from cmelt.models.conditioning import as_ecg
-from cmelt.models.ecg_encoder import ECGEncoder, token_count, token_samples
 from cmelt.models.fusion import Fusion
 from cmelt.models.heads import Contrast, EntityHead, MEMDecoder, MLMHead, Pooler
 from cmelt.models.layers import init_weights
@@ -51,7 +50,14 @@ class ModelConfig(ModelSettings):
     mlm_vocab: int = 0
     """How many tokens the MLM head tells apart; 0 = as many as the text encoder embeds."""
     entities: tuple[str, ...] = ()
-    """The findings that the entity queries stand for, by their codes, in order; () where ``entity_heads`` is 0."""
+    """The findings that the entity queries stand for, by their codes, in order: all that are known, where there are heads."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Name the findings of a new model; one that was saved has them in its config."""
+        asks = given.get("entity_heads") and not given.get("entities")
+        return given | {"entities": [entity.code for entity in known_entities()]} if asks else given
 
     @property
     def conditioning(self) -> SignalSettings:
@@ -71,7 +77,11 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         self.config = config
         self.tokenizer = tokenizer
         width = config.width
-        self.ecg_encoder = ECGEncoder(config)
+        self.ecg_encoder = open_encoder(config)
+        if int(self.ecg_token_count() * (1 - config.mem_prob)) < 1:
+            raise RecipeError(
+                f"model.mem_prob = {config.mem_prob} keeps none of the {self.ecg_token_count()} tokens of {config.samples} samples"
+            )
         self.text_encoder = TextEncoder(config.text)
         self.text_encoder.freeze(config.text_frozen)
         self.ecg_project = nn.Linear(config.ecg_width, width)
@@ -80,7 +90,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         self.fusion = Fusion(width, config.fusion_heads, config.fusion_pairs, config.fusion_dropout)
         self.fused_ecg_pooler, self.fused_text_pooler = Pooler(width), Pooler(width)
         self.mlm_head = MLMHead(width, config.mlm_vocab or config.text["vocab_size"])
-        patch = len(config.leads) * token_samples(config.conv_layers)
+        patch = self.ecg_encoder.together * self.ecg_encoder.token_samples
         self.mem_decoder = MEMDecoder(width, config.decoder_width, config.decoder_blocks, config.decoder_heads, patch)
         self.etm_head = nn.Linear(2 * width, 2)
         self.contrast = Contrast()
@@ -122,8 +132,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
                 f"model.tokenizer has {tokenizer.vocab_size} tokens, but the text encoder {settings.text_encoder!r} knows "
                 f"{text['vocab_size']}; take the encoder's own"
             )
-        asked = tuple(entity.code for entity in known_entities()) if settings.entity_heads else ()
-        config = ModelConfig(**settings.model_dump(), fs_hz=fs_hz, samples=samples, signal=signal, text=text, entities=asked)
+        config = ModelConfig(**settings.model_dump(), fs_hz=fs_hz, samples=samples, signal=signal, text=text)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config, tokenizer)
@@ -136,7 +145,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
 
     def ecg_token_count(self, samples: int | None = None) -> int:
         """Return T, the number of tokens of an ECG of `samples` (default: the length the model was made for)."""
-        return token_count(self.config.samples if samples is None else samples, self.config.conv_layers)
+        return self.ecg_encoder.count(self.config.samples if samples is None else samples)
 
     def recompute_layers(self, again: bool = True) -> None:
         """Keep only the layers' inputs in training and compute the rest again: less memory, about a third more time."""
@@ -160,20 +169,23 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
 
     def forward(self, batch: Batch, wanted: Collection[str] = LOSSES) -> Outputs:
         """Return what the `wanted` losses read, from one pass over the kept ECG tokens and the masked text of `batch`."""
-        keep, removed = mask_ecg_tokens(batch.mask_noise, self.config.mem_prob)
-        ecg = self.ecg_project(self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(batch.ecg), keep)))  # (B, K, D)
+        signal, encoder = self.permuted(batch.ecg), self.ecg_encoder
+        keep, removed, hidden = mask_ecg_tokens(batch.mask_noise, self.config.mem_prob, encoder.present(signal))
+        ecg = self.ecg_project(encoder.encode(encoder.tokens(signal, keep), hidden))  # (B, 1 + K, D)
         text = self.text_project(self.text_encoder(batch.text_ids, batch.text_padding))  # (B, L, D)
         out = Outputs(removed=removed)
         if "ets" in wanted:
-            out.ecg_pooled, out.text_pooled = self.pool_ecg(ecg), self.pool_text(text, batch.text_padding)
+            out.ecg_pooled, out.text_pooled = self.pool_ecg(ecg, hidden), self.pool_text(text, batch.text_padding)
         if "entities" in wanted and self.entity_head is not None:
-            out.entity_logits = self.entity_head(ecg)
+            out.entity_logits = self.entity_head(ecg, hidden)
         if {"mlm", "mem", "etm"} & set(wanted):
-            self._fuse(ecg, text, keep, batch, wanted, out)
+            self._fuse(ecg, hidden, text, keep, batch, wanted, out)
         return out
 
-    def _fuse(self, ecg: Tensor, text: Tensor, keep: Tensor, batch: Batch, wanted: Collection[str], out: Outputs) -> None:
-        """Fuse `ecg` (B, K, D) and `text` (B, L, D), and fill in what the losses after the fusion read.
+    def _fuse(
+        self, ecg: Tensor, hidden: Tensor | None, text: Tensor, keep: Tensor, batch: Batch, wanted: Collection[str], out: Outputs
+    ) -> None:
+        """Fuse `ecg` (B, K, D), some of it `hidden` (B, K), and `text` (B, L, D), and fill in what the losses after the fusion read.
 
         The last pair computes only what is read of it: the first token of either side, and the masked text tokens.
         """
@@ -186,19 +198,30 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         ecg_at = None if "mem" in wanted and mem_layer == -1 else first
         if not {"mlm", "etm"} & set(wanted) and mem_layer >= 0:
             pairs, text_at, ecg_at = mem_layer, None, None  # nothing reads the pairs behind the decoder's
-        text, ecg, mem = self.fusion(text, ecg, batch.text_padding, text_at, ecg_at, mem_layer, pairs)
+        text, ecg, mem = self.fusion(text, ecg, batch.text_padding, text_at, ecg_at, mem_layer, pairs, hidden)
         if "mlm" in wanted:
             out.mlm_logits = self.mlm_head(text[:, 1:][scored.gather(1, places)])
         if "mem" in wanted:
             assert out.removed is not None
-            out.mem_patches = self.mem_decoder(mem, keep, batch.mask_noise.shape[1], out.removed)
+            codes = self.ecg_encoder.codes(batch.mask_noise.shape[1], self.config.decoder_width, mem.device)
+            out.mem_patches = self.mem_decoder(mem, keep, codes, out.removed, hidden)
         if "etm" in wanted:
             pair = torch.cat([self.fused_text_pooler(text[:, 0]), self.fused_ecg_pooler(ecg[:, 0])], dim=-1)
             out.etm_logits = self.etm_head(pair)
 
-    def pool_ecg(self, tokens: Tensor) -> Tensor:
-        """Return the embedding (B, D) of projected ECG tokens (B, 1 + K, D): from [CLS], or from the mean of the others."""
-        return self.ecg_pooler(tokens[:, 1:].mean(dim=1) if self.config.pool == "mean" else tokens[:, 0])
+    def encoded(self, ecg: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return [CLS] and the encoded tokens (B, 1 + T, W) of `ecg` (B, 12, S) in mV, leads in the order of LEADS, nothing masked.
+
+        Also which are hidden, (B, 1 + T) bool, being of leads that are absent; None = none.
+        """
+        ecg = self.permuted(ecg)
+        present = self.ecg_encoder.present(ecg)
+        hidden = None if present is None else torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1)
+        return self.ecg_encoder.encode(self.ecg_encoder.tokens(ecg), hidden), hidden
+
+    def pool_ecg(self, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return the embedding (B, D) of projected ECG tokens (B, 1 + K, D): from [CLS], or from the mean of the others not `hidden`."""
+        return self.ecg_pooler(mean_token(tokens, hidden) if self.config.pool == "mean" else tokens[:, 0])
 
     def pool_text(self, tokens: Tensor, padding: Tensor) -> Tensor:
         """Return the embedding (B, D) of projected text tokens (B, L, D): from the first, or from the mean without `padding`."""
@@ -218,7 +241,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         """Return embeddings (B, D) of `ecg` (12, S) or (B, 12, S) in mV; in evaluation mode, nothing masked, without gradients.
 
         Without `fs_hz` it is taken as the shards have it. With `fs_hz` it is raw, and conditioned as the checkpoint's data were:
-        filtered, resampled, cut or padded. With `leads` the channels are put in order by name, and absent limb leads derived.
+        filtered, resampled, cut or padded. With `leads` the channels are put in order by name, and absent limb leads derived;
+        others may be absent where the encoder takes any leads (``lead-wise``).
         Raises InputError for other shapes, unknown leads and NaN; warns of values too large for mV.
         """
         return self.ecg_features(ecg, fs_hz, leads, mains_hz, batch)[0]
@@ -234,8 +258,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         """Return embeddings (B, D), and the mean of the encoded tokens without [CLS] (B, W); arguments as in `encode_ecg`."""
 
         def work(part: Tensor) -> tuple[Tensor, Tensor]:
-            encoded = self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(part)))  # (B, 1 + T, W)
-            return self.pool_ecg(self.ecg_project(encoded)), encoded[:, 1:].mean(dim=1)
+            encoded, hidden = self.encoded(part)  # (B, 1 + T, W)
+            return self.pool_ecg(self.ecg_project(encoded), hidden), mean_token(encoded, hidden)
 
         embedding, mean = self._in_batches(work, (self.signal(ecg, fs_hz, leads, mains_hz),), batch)
         return embedding, mean
@@ -255,8 +279,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         head = self.require_entities()
 
         def work(part: Tensor) -> tuple[Tensor]:
-            encoded = self.ecg_encoder.encode(self.ecg_encoder.tokens(self.permuted(part)))
-            return (head(self.ecg_project(encoded)).float().sigmoid(),)
+            encoded, hidden = self.encoded(part)
+            return (head(self.ecg_project(encoded), hidden).float().sigmoid(),)
 
         return self._in_batches(work, (self.signal(ecg, fs_hz, leads, mains_hz),), batch)[0]
 
@@ -277,9 +301,9 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
 
     def signal(self, ecg: NDArray[np.floating] | Tensor, fs_hz: float | None, leads: Sequence[str] | None, mains_hz: float) -> Tensor:
         """Return `ecg` as (B, 12, S) of at least one token; arguments and errors as in `encode_ecg`."""
-        signal = as_ecg(ecg, self.config.conditioning, fs_hz, leads, mains_hz)
+        signal = as_ecg(ecg, self.config.conditioning, fs_hz, leads, mains_hz, self.ecg_encoder.any_leads)
         if self.ecg_token_count(signal.shape[2]) < 1:
-            raise InputError(f"an ECG of {signal.shape[2]} samples is too short: one token needs {token_samples(self.config.conv_layers)}")
+            raise InputError(f"an ECG of {signal.shape[2]} samples is too short: one token needs {self.ecg_encoder.token_samples}")
         return signal
 
     def require_entities(self) -> EntityHead:
@@ -328,6 +352,14 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         return store.fill(cls(config, store.read_tokenizer(folder, config.max_text_tokens)), folder)
 
 
+def mean_token(tokens: Tensor, hidden: Tensor | None) -> Tensor:
+    """Return the mean (B, W) of `tokens` (B, 1 + K, W) without [CLS], over those not `hidden` (B, 1 + K); 0 where all are."""
+    if hidden is None:
+        return tokens[:, 1:].mean(dim=1)
+    seen = (~hidden[:, 1:]).to(tokens.dtype)[:, :, None]
+    return (tokens[:, 1:] * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+
+
 def check_sizes(config: ModelConfig) -> None:
     """Raise RecipeError, naming the key, where sizes of `config` do not fit one another."""
     divisions = {
@@ -335,21 +367,14 @@ def check_sizes(config: ModelConfig) -> None:
         "position_groups": config.ecg_width,
         "fusion_heads": config.width,
         "decoder_heads": config.decoder_width,
-        "entity_heads": config.width,
+        **({"entity_heads": config.width} if config.entity_heads else {}),
     }
     for key, width in divisions.items():
-        if getattr(config, key) and width % getattr(config, key):
+        if width % getattr(config, key):
             raise RecipeError(f"model.{key} = {getattr(config, key)} does not divide {width}")
-    if bool(config.entity_heads) != bool(config.entities):
-        raise RecipeError(f"entities: {len(config.entities)} findings for {config.entity_heads} model.entity_heads: both are 0, or neither")
-    if config.ecg_encoder != "conv":
-        raise RecipeError(f"model.ecg_encoder = {config.ecg_encoder!r} is unknown; known: conv")
     if not config.conv_layers or any(stride > kernel for _, kernel, stride in config.conv_layers):
         raise RecipeError("model.conv_layers: at least one convolution, and no stride above its kernel")
     if not -1 <= config.mem_layer < config.fusion_pairs:
         raise RecipeError(f"model.mem_layer = {config.mem_layer} is not among the {config.fusion_pairs} fusion pairs, nor -1 (last output)")
     if sorted(config.leads) != sorted(LEADS):
         raise RecipeError(f"leads: {', '.join(config.leads)}; wanted are the twelve of {', '.join(LEADS)} in any order")
-    count = token_count(config.samples, config.conv_layers)
-    if int(count * (1 - config.mem_prob)) < 1:
-        raise RecipeError(f"model.mem_prob = {config.mem_prob} keeps none of the {count} tokens of {config.samples} samples")

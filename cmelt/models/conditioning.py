@@ -24,12 +24,18 @@ MOST_MV = 30.0
 
 
 def as_ecg(
-    ecg: NDArray[np.floating] | Tensor, settings: SignalSettings, fs_hz: float | None, leads: Sequence[str] | None, mains_hz: float
+    ecg: NDArray[np.floating] | Tensor,
+    settings: SignalSettings,
+    fs_hz: float | None,
+    leads: Sequence[str] | None,
+    mains_hz: float,
+    any_leads: bool = False,
 ) -> Tensor:
     """Return `ecg` (12, S) or (B, 12, S) in mV as float32 (B, 12, S'), leads in the order of LEADS.
 
     With `fs_hz` it is raw: filtered, resampled and cut or padded as `settings` say (`mains_hz` is the mains frequency where it
-    was recorded). With `leads` its channels are put in order by name, and absent limb leads derived. Raises InputError.
+    was recorded). With `leads` its channels are put in order by name, and absent limb leads derived; with `any_leads` others may be
+    absent too, and are zero. Raises InputError.
     """
     given = ecg.detach().cpu() if isinstance(ecg, Tensor) else np.asarray(ecg)
     is_float = given.is_floating_point() if isinstance(given, Tensor) else np.issubdtype(given.dtype, np.floating)
@@ -37,7 +43,7 @@ def as_ecg(
         raise InputError(f"an ECG is (12, samples) or (B, 12, samples) of floating-point mV, not {tuple(given.shape)} {given.dtype}")
     values = given.float() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float32))
     values = values[None] if values.ndim == 2 else values
-    values = values if leads is None else by_name(values, leads.replace(",", " ").split() if isinstance(leads, str) else leads)
+    values = values if leads is None else by_name(values, leads.replace(",", " ").split() if isinstance(leads, str) else leads, any_leads)
     if values.shape[1] != len(LEADS):
         turned = values.shape[2] == len(LEADS)
         hint = "leads come first: transpose it" if turned else "give their names with leads="
@@ -63,8 +69,11 @@ def as_ecg(
         raise InputError(f"an ECG of {values.shape[2]} samples at {fs_hz:g} Hz cannot be conditioned: {error.detail}") from None
 
 
-def by_name(values: Tensor, leads: Sequence[str]) -> Tensor:
-    """Return channels (B, C, S) called `leads` as (B, 12, S) in the order of LEADS; limb leads that others give are derived."""
+def by_name(values: Tensor, leads: Sequence[str], any_leads: bool = False) -> Tensor:
+    """Return channels (B, C, S) called `leads` as (B, 12, S) in the order of LEADS; limb leads that others give are derived.
+
+    Others that are missing are zero with `any_leads`, else InputError is raised.
+    """
     try:
         mapped = map_leads(leads)
     except RecordError as error:
@@ -75,6 +84,6 @@ def by_name(values: Tensor, leads: Sequence[str]) -> Tensor:
     for row, (channel, sign) in mapped.items():
         ordered[:, row] = sign * values[:, channel]
     missing = derive_leads(ordered.transpose(0, 1).numpy(), set(mapped))  # it fills the rows in place: they share the memory
-    if missing:
+    if missing and not any_leads:
         raise InputError(f"leads: missing {', '.join(missing)}, which the others do not give")
     return ordered

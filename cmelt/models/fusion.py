@@ -26,9 +26,17 @@ class Fusion(nn.Module):
         init_weights(self, width)
 
     def forward(
-        self, text: Tensor, ecg: Tensor, padding: Tensor, text_at: Tensor | None, ecg_at: Tensor | None, mem_layer: int, pairs: int
+        self,
+        text: Tensor,
+        ecg: Tensor,
+        padding: Tensor,
+        text_at: Tensor | None,
+        ecg_at: Tensor | None,
+        mem_layer: int,
+        pairs: int,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the first `pairs` pairs over `text` (B, L, D), with its `padding` (B, L), and `ecg` (B, K, D).
+        """Run the first `pairs` pairs over `text` (B, L, D), with its `padding` (B, L), and `ecg` (B, K, D), some of it `hidden` (B, K).
 
         Returns the outputs of both and the ECG tokens entering pair `mem_layer` (-1: the ECG output). The last pair computes
         only the places `text_at` (B, Q) and `ecg_at` (B, Q) that are read later; None = all.
@@ -40,7 +48,7 @@ class Fusion(nn.Module):
                 mem = ecg
             last = number == pairs - 1
             text, ecg = (
-                layerwise(self.text[number], self.again, text, padding, ecg, None, text_at if last else None),
-                layerwise(self.ecg[number], self.again, ecg, None, text, padding, ecg_at if last else None),
+                layerwise(self.text[number], self.again, text, padding, ecg, hidden, text_at if last else None),
+                layerwise(self.ecg[number], self.again, ecg, hidden, text, padding, ecg_at if last else None),
             )
         return text, ecg, mem if 0 <= mem_layer < pairs else ecg

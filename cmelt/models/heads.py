@@ -1,7 +1,6 @@
 """The heads that the losses read: masked text, masked ECG, entity queries, and the learnt scale of the contrast.
 
-B batch, T ECG tokens, K kept tokens, R removed tokens, W decoder width, D width, V vocabulary, P samples of a token in all leads,
-E findings.
+B batch, T ECG tokens, K kept tokens, R removed tokens, W decoder width, D width, V vocabulary, P samples of a token, E findings.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmelt.models.layers import Attention, init_weights, sinusoids, take
+from cmelt.models.layers import Attention, init_weights, take
 from cmelt.models.ops import activated_linear, quick_gelu
 
 
@@ -77,15 +76,18 @@ class MEMDecoder(nn.Module):
         self.predict = nn.Linear(decoder_width, patch)
         init_weights(self, decoder_width)
 
-    def forward(self, tokens: Tensor, keep: Tensor, count: int, at: Tensor) -> Tensor:
-        """Return predicted samples (B, R, P) of the tokens at places `at` (B, R) in time.
+    def forward(self, tokens: Tensor, keep: Tensor, codes: Tensor, at: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return predicted samples (B, R, P) of the tokens at places `at` (B, R).
 
-        `tokens` (B, 1 + K, D) are [CLS] and the kept tokens, which stand at places `keep` (B, K) of `count` = T.
+        `tokens` (B, 1 + K, D) are [CLS] and the kept tokens, which stand at places `keep` (B, K) of T, but where `hidden` (B, 1 + K).
+        `codes` (1 + T, W) tell the places of [CLS] and of every token.
         """
         x = self.embed(tokens)  # (B, 1 + K, W)
+        if hidden is not None:
+            x = torch.where(hidden[:, :, None], self.mask_token.to(x.dtype), x)
         places = torch.cat([keep.new_zeros(len(keep), 1), keep + 1], dim=1)[:, :, None].expand_as(x)
-        full = self.mask_token.to(x.dtype).expand(len(x), count + 1, -1).scatter(1, places, x)  # (B, 1 + T, W)
-        full = full + sinusoids(count + 1, full.shape[-1], full.device).to(full.dtype)
+        full = self.mask_token.to(x.dtype).expand(len(x), len(codes), -1).scatter(1, places, x)  # (B, 1 + T, W)
+        full = full + codes.to(full.dtype)
         *first, last = self.blocks
         for block in first:
             full = block(full)

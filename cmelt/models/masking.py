@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmelt.config import MaskingSettings
 from cmelt.models.batch import IGNORE
 from cmelt.text.tokenizer import ReportTokenizer
 
@@ -18,14 +19,34 @@ def mask_leads(ecg: Tensor, noise: Tensor, prob: float) -> Tensor:
     return ecg * (noise >= prob).to(ecg.dtype)[:, :, None] if prob else ecg
 
 
-def mask_ecg_tokens(noise: Tensor, mem_prob: float) -> tuple[Tensor, Tensor]:
+def keep_leads(noise: NDArray[np.float32], share: NDArray[np.float32], masking: MaskingSettings) -> NDArray[np.bool_]:
+    """Return which leads the model sees, (B, 12) bool, from uniform `noise` (B, 12), and `share` (B, 1) for how many.
+
+    ``each``: every lead is hidden with probability ``lead_prob``; ``dynamic``: one to twelve are seen, any number as often as any other.
+    """
+    if masking.leads == "each":
+        return noise >= masking.lead_prob
+    number = 1 + (share * np.float32(noise.shape[1])).astype(np.int64)
+    return noise.argsort(axis=1).argsort(axis=1) < number
+
+
+def mask_ecg_tokens(noise: Tensor, mem_prob: float, present: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the places of kept (B, K) and removed (B, T − K) tokens, K = int(T (1 − mem_prob)), from `noise` (B, T).
 
-    The K smallest values are kept, as in masked auto-encoders (arXiv 2111.06377).
+    The K smallest values are kept, as in masked auto-encoders (arXiv 2111.06377). Where not all tokens are `present` (B, T), the same
+    share of those that are is kept, and the third thing returned, (B, 1 + K), hides what only fills up the row, never [CLS]. Every
+    token that is present and not kept is among the removed; the rest of these are absent ones.
     """
     kept = int(noise.shape[1] * (1 - mem_prob))
-    order = noise.argsort(dim=1, stable=True)
-    return order[:, :kept], order[:, kept:]
+    if present is None:
+        order = noise.argsort(dim=1, stable=True)
+        return order[:, :kept], order[:, kept:], None
+    there = present.sum(dim=1, keepdim=True)
+    number = (there * (1 - mem_prob)).long().clamp(min=1, max=kept).minimum(there)  # (B, 1): a single lead keeps a token
+    first = noise.masked_fill(~present, 2).argsort(dim=1, stable=True).argsort(dim=1) < number  # (B, T): those that are kept
+    order = (noise - first.to(noise.dtype) + (present & ~first).to(noise.dtype)).argsort(dim=1, stable=True)
+    hidden = torch.arange(-1, kept, device=noise.device) >= number
+    return order[:, :kept], order[:, kept:], hidden
 
 
 def mask_text(ids: Tensor, padding: Tensor, noise: Tensor, prob: float, tokenizer: ReportTokenizer) -> tuple[Tensor, Tensor]:

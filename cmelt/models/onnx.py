@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cmelt import __version__
 from cmelt.errors import CheckpointError, MissingExtra, OutputError
 from cmelt.files import write_whole
-from cmelt.models.cmelt import CMELT
+from cmelt.models.cmelt import CMELT, mean_token
 from cmelt.record import LEADS
 
 INPUT, OUTPUTS = "ecg_mv", ("embedding", "token_mean")
@@ -40,8 +40,8 @@ class Graph(nn.Module):
 
     def forward(self, ecg_mv: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings (N, D) and the mean of the tokens (N, W) of `ecg_mv` (N, 12, S)."""
-        encoded = self.model.ecg_encoder.encode(self.model.ecg_encoder.tokens(self.model.permuted(ecg_mv)))
-        return self.model.pool_ecg(self.model.ecg_project(encoded)), encoded[:, 1:].mean(dim=1)
+        encoded, hidden = self.model.encoded(ecg_mv)
+        return self.model.pool_ecg(self.model.ecg_project(encoded), hidden), mean_token(encoded, hidden)
 
 
 def export_onnx(run: str | Path, out: Path) -> dict[str, Any]:

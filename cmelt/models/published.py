@@ -286,6 +286,8 @@ def export_published(run: Path, out: Path) -> dict[str, Any]:
     if out.suffix not in (".safetensors", ".pt"):
         raise OutputError(f"{out}: name the file *.safetensors or *.pt")
     model = CMELT.from_pretrained(run)
+    if model.config.ecg_encoder != "conv":
+        raise CheckpointError(f"{run}: its ECG encoder is {model.config.ecg_encoder!r}; the published model has 'conv' only")
     if model.config.text["model_type"] != "t5":
         raise CheckpointError(f"{run}: its text encoder is a {model.config.text['model_type']}; the published model has a T5")
     tensors = published_tensors(model)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cmelt.config_tasks import FinetuneRecipe
 from cmelt.errors import CmeltError
-from cmelt.models.cmelt import CMELT
+from cmelt.models.cmelt import CMELT, mean_token
 from cmelt.models.masking import mask_leads
 from cmelt.record import LEADS
 from cmelt.tasks.base import Cohort
@@ -55,8 +55,7 @@ class Tuned(nn.Module):
 
     def tokens(self, ecg: Tensor) -> Tensor:
         """Return the mean of the encoded tokens (B, W) of `ecg` (B, 12, S) in mV, leads in the order of LEADS."""
-        encoder = self.model.ecg_encoder
-        return encoder.encode(encoder.tokens(self.model.permuted(ecg)))[:, 1:].mean(dim=1)
+        return mean_token(*self.model.encoded(ecg))
 
     def forward(self, ecg: Tensor) -> Tensor:
         """Return what the head makes of `ecg` (B, 12, S)."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from cmelt.config import PretrainRecipe
 from cmelt.errors import RecipeError
 from cmelt.models.cmelt import CMELT, Batch
-from cmelt.models.masking import mask_text
+from cmelt.models.masking import keep_leads, mask_text
 from cmelt.shards.order import noise
 from cmelt.text.tokenizer import ReportTokenizer
 from cmelt.training.corpus import Corpus
@@ -81,7 +81,7 @@ class Loader:
         self.tokens = model.require_tokenizer()
         self.texts = TokenTable(self.tokens, corpus.reports)
         self.findings = FindingTable(model.config.entities if recipe.objectives.entities else (), corpus.reports)
-        self.lead_prob = recipe.masking.lead_prob if augment else 0.0
+        self.masking = recipe.masking if augment else recipe.masking.model_copy(update={"leads": "each", "lead_prob": 0.0})
         self.late = late
         self._room = Room()
 
@@ -103,14 +103,15 @@ class Loader:
 
         ids, padding = self.texts.padded(text_id)
         length = ids.shape[1]
-        lead_noise, mask_noise, text_noise = noise(self.seed, epochs, positions, (12, self.ecg_tokens, 3 * length))
+        wanted = (12, self.ecg_tokens, 3 * length, 1)
+        lead_noise, mask_noise, text_noise, share = noise(self.seed, epochs, positions, wanted)
         # Three numbers a token, one token after the other: they do not depend on the longest text of the batch.
         by_token = torch.from_numpy(text_noise).unflatten(1, (length, 3)).transpose(1, 2)
         masked_ids, labels = mask_text(ids, padding, by_token, self.recipe.masking.text_prob, self.tokens)
 
         return HostBatch(
             ecg=self._ecg(rows),
-            lead_kept=torch.from_numpy(lead_noise >= self.lead_prob),
+            lead_kept=torch.from_numpy(keep_leads(lead_noise, share, self.masking)),
             text_ids=masked_ids,
             text_padding=padding,
             mlm_labels=labels,

@@ -1,6 +1,6 @@
 """Pictures of what a model makes of validation records: masked leads rebuilt, and reports retrieved for ECGs.
 
-S samples, T ECG tokens, p samples of a token.
+S samples, T ECG tokens, P numbers of a patch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cmelt.models.batch import IGNORE, Batch
 from cmelt.models.cmelt import CMELT
-from cmelt.objectives.masked_ecg import mem_target, patches_to_ecg
+from cmelt.objectives.masked_ecg import mem_target
 from cmelt.plots import plot_reconstruction, plot_retrieved, save
 from cmelt.record import LEADS
 from cmelt.training.corpus import Corpus
@@ -51,8 +51,8 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 def rebuild(model: CMELT, ecg_mv: NDArray[np.float32], report: str, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
     """Hide the model's share of one ECG, (12, S) mV, and let the model fill it in, reading the report.
 
-    Returns the true and the rebuilt ECG, (12, T p), each lead standardised as in training, and which of the T patches were
-    hidden; where a patch was seen, the rebuilt ECG holds the true one.
+    Returns the true and the rebuilt ECG, each lead standardised as in training, and which samples were hidden, all (12, whole patches);
+    what was seen is in the rebuilt ECG as it was.
     """
     ecg = torch.from_numpy(np.ascontiguousarray(ecg_mv))[None]
     ids, _ = model.require_tokenizer().encode_padded([report])
@@ -68,9 +68,9 @@ def rebuild(model: CMELT, ecg_mv: NDArray[np.float32], report: str, seed: int = 
     assert out.mem_patches is not None
     assert out.removed is not None
     patches, removed = out.mem_patches.float().cpu(), out.removed.cpu()
-    target = mem_target(model.permuted(ecg), count, patches.shape[-1] // len(LEADS))  # (1, T, 12 p)
-    filled = target.scatter(1, removed[:, :, None].expand_as(patches), patches)
-    hidden = torch.zeros(count, dtype=torch.bool).scatter(0, removed[0], True)
+    target = mem_target(model.ecg_encoder, model.permuted(ecg))  # (1, T, P)
+    places = removed[:, :, None].expand_as(patches)
+    filled, hidden = target.scatter(1, places, patches), torch.zeros_like(target).scatter(1, places, 1.0)
     back = [model.config.leads.index(lead) for lead in LEADS]
-    true, rebuilt = (patches_to_ecg(x)[0, back].numpy() for x in (target, filled))
-    return true, rebuilt, hidden.numpy()
+    true, rebuilt, gone = (model.ecg_encoder.unpatched(x)[0, back].numpy() for x in (target, filled, hidden))
+    return true, rebuilt, gone > 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmelt.config import PretrainRecipe, validate
 from cmelt.errors import OutputError
 from cmelt.files import json_bytes, write_json
 
@@ -23,6 +24,13 @@ SETTINGS = "settings.json"
 def done_file(work: Path, name: str) -> Path:
     """Return the file that says that stage `name` is done."""
     return work / "stages" / f"{name}.json"
+
+
+def completed(settings: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return `settings`, read from `file`, with the recipe's keys that came later at their defaults: they make no other work of it."""
+    if "recipe" not in settings:
+        return settings
+    return settings | {"recipe": validate(PretrainRecipe, settings["recipe"], str(file)).model_dump(mode="json")}
 
 
 def found(work: Path, name: str) -> dict[str, Any]:
@@ -40,7 +48,7 @@ def run_stages(work: Path, settings: Mapping[str, Any], stages: Mapping[str, Wor
     Raises OutputError where `work` was begun with other settings: its stages would not go together.
     """
     file, wanted = work / SETTINGS, json_bytes(dict(settings))
-    if file.is_file() and file.read_bytes() != wanted:
+    if file.is_file() and completed(json.loads(file.read_bytes()), file) != json.loads(wanted):
         raise OutputError(f"{work} was begun with other settings ({file}); take another folder")
     unknown = [name for name in only if name not in stages]
     if unknown:

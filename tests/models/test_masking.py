@@ -38,7 +38,8 @@ def test_text_is_masked_by_the_80_10_10_rule(tokenizer: ReportTokenizer) -> None
 
 def test_three_quarters_of_the_ecg_tokens_go() -> None:
     noise = torch.rand(5, 125, generator=torch.Generator().manual_seed(1))
-    keep, removed = mask_ecg_tokens(noise, 0.75)
+    keep, removed, hidden = mask_ecg_tokens(noise, 0.75)
+    assert hidden is None
     assert keep.shape == (5, 31)  # int(125 × 0.25)
     assert torch.equal(torch.cat([keep, removed], 1).sort(1).values, torch.arange(125).expand(5, -1))
     assert (noise.gather(1, keep).max(1).values < noise.gather(1, removed).min(1).values).all()

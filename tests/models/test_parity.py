@@ -15,7 +15,6 @@ from safetensors import safe_open
 from cmelt.config import ObjectiveSettings
 from cmelt.models.batch import Batch
 from cmelt.models.cmelt import CMELT
-from cmelt.models.ecg_encoder import token_samples
 from cmelt.models.published import load_published, published_config, published_tensors
 from cmelt.objectives import total_loss
 from cmelt.objectives.masked_ecg import mem_target
@@ -105,7 +104,7 @@ def test_outputs_of_the_masked_pass(fixture: Fixture) -> None:
     removed = torch.zeros(len(batch), count).scatter(1, mine.removed, 1.0)
     everywhere = torch.arange(count).expand(len(batch), -1)
     at = mine.removed[:, :, None].expand_as(mine.mem_patches)
-    target = mem_target(batch.ecg, count, token_samples(model.config.conv_layers))
+    target = mem_target(model.ecg_encoder, batch.ecg)
     distances = {
         "mem_mask": far(removed, out["mem_mask"]),
         "masked.ecg_pooled": far(mine.ecg_pooled, out["masked.ecg_pooled"]),
@@ -127,8 +126,8 @@ def all_patches(model: CMELT, batch: Batch, at: torch.Tensor) -> torch.Tensor:
     hook = model.mem_decoder.register_forward_pre_hook(lambda _, arguments: held.update(arguments=arguments))
     model(batch, wanted={"mem"})
     hook.remove()
-    tokens, keep, count, _ = held["arguments"]
-    return model.mem_decoder(tokens, keep, count, at)
+    tokens, keep, codes, *_ = held["arguments"]
+    return model.mem_decoder(tokens, keep, codes, at)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from cmelt.models.batch import IGNORE
 from cmelt.models.cmelt import CMELT
 from cmelt.objectives import OBJECTIVES, total_loss, wanted
 from cmelt.objectives.contrastive import pair_target, sigmoid_contrast, soft_cross_entropy
-from cmelt.objectives.masked_ecg import mem_target, patches_to_ecg
+from cmelt.objectives.masked_ecg import mem_target
 from cmelt.text.entities import entity_matrix
 from tests.pairs import small_batch, small_model, some_reports
 
@@ -36,8 +36,9 @@ def only(name: str, **forms: str | float) -> ObjectiveSettings:
         ("entities", {}),
     ],
 )
-def test_gradients_are_finite_differences(name: str, forms: dict[str, str]) -> None:
-    model = small_model(reports=REPORTS, entity_heads=2 * (name == "entities")).double().eval()
+@pytest.mark.parametrize("encoder", ["conv", "lead-wise"])
+def test_gradients_are_finite_differences(name: str, forms: dict[str, str], encoder: str) -> None:
+    model = small_model(reports=REPORTS, ecg_encoder=encoder, entity_heads=2 * (name == "entities")).double().eval()
     batch = small_batch(model, REPORTS, 6)
     batch.ecg, batch.ecg_target = batch.ecg.double(), batch.ecg_target.double()
     settings = only(name, **forms)
@@ -95,13 +96,14 @@ def test_nothing_to_score_is_zero_not_nan() -> None:
 
 def test_mem_target_is_standardised_patches() -> None:
     ecg = torch.randn(2, 12, 50, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    target = mem_target(ecg, 3, 16)  # 48 of 50 samples
+    encoder = small_model().ecg_encoder
+    target = mem_target(encoder, ecg)  # 48 of 50 samples
     assert target.shape == (2, 3, 12 * 16)
     window = ecg[:, :, :48]
     want = (window - window.mean(-1, keepdim=True)) / (window.var(-1, keepdim=True) + 1e-6).sqrt()
     torch.testing.assert_close(target[1, 2, 5 * 16 : 6 * 16], want[1, 5, 32:48])  # lead-major inside a patch
-    torch.testing.assert_close(patches_to_ecg(target), want)
-    assert torch.isfinite(mem_target(torch.zeros(1, 12, 48), 3, 16)).all()  # a flat lead
+    torch.testing.assert_close(encoder.unpatched(target), want)
+    assert torch.isfinite(mem_target(encoder, torch.zeros(1, 12, 48))).all()  # a flat lead
 
 
 def test_mem_reads_the_target_that_is_asked_for() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from cmelt.config import PretrainRecipe
 from cmelt.errors import OutputError
+from cmelt.files import write_json
 from cmelt.models.cmelt import CMELT
 from cmelt.tasks import baselines
 from cmelt.training.corpus import Corpus
@@ -68,6 +70,10 @@ def test_stages_are_done_once_and_settings_hold(tmp_path: Path) -> None:
     assert run_stages(tmp_path, {"steps": 1}, stages) == 0
     assert calls == ["a", "b", "c"]
     assert found(tmp_path, "b")["said"] == "b"
+    begun = {"recipe": PretrainRecipe().model_dump(mode="json")}
+    older = {"recipe": {**begun["recipe"], "masking": {"lead_prob": 0.5, "text_prob": 0.15}}}  # before there was masking.leads
+    write_json(tmp_path / "older" / "settings.json", older)
+    assert run_stages(tmp_path / "older", begun, {}) == 0
     with pytest.raises(OutputError, match="other settings"):
         run_stages(tmp_path, {"steps": 2}, stages)
     done_file(tmp_path, "b").unlink()

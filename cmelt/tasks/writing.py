@@ -200,8 +200,8 @@ def load_writer(run: Path | None) -> tuple[Path, Writer]:
 def table(result: dict[str, Any]) -> Group:
     """Return a result for the terminal: each measure of the model and the baselines, then F1 by finding."""
     names = list(result["baselines"])
-    heads = [part for name in names for part in (name.replace("_", " "), "model minus it")]
-    first = columns(f"reports · fold {result['fold']} · {result['run']}", "", "model", "95 %", *heads)
+    heads = [part for name in names for part in (name.replace("_", "\n"), "minus\nit")]
+    first = columns(f"reports · fold {result['fold']} · {result['run']}", "measure", "model", "95 %", *heads)
     for name, said in MEASURES.items():
         one = result["measures"][name]
         rest = [(result["baselines"][other][name]["value"], result["baselines"][other][name]["difference"]) for other in names]
@@ -212,7 +212,7 @@ def table(result: dict[str, Any]) -> Group:
         f"{result['distinct_written']} different reports written, {result['distinct_true']} true; "
         f"most frequent in training ({number(result['most_frequent_share'], '.1%')}): {result['most_frequent_report']}"
     )
-    second = columns("by finding · F1", "finding", "", "true", "written", "model", *(name.replace("_", " ") for name in names))
+    second = columns("by finding · F1", "finding", "", "true", "written", "model", *(name.replace("_", "\n") for name in names))
     for code, one in sorted(result["per_finding"].items(), key=lambda item: -item[1]["true"]):
         if one["true"]:
             second.add_row(code, one["finding"], str(one["true"]), str(one["written"]), *(number(one[name]) for name in ("f1", *names)))

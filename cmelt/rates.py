@@ -218,6 +218,7 @@ def noise_batch(model: CMELT, size: int, length: int, masked: float = 0.15) -> B
         is_aligned=rows % 2,
         report_id=rows,
         text_report_id=rows,
+        entities=torch.zeros(size, len(model.config.entities), dtype=torch.int8),
     )
 
 

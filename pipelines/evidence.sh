@@ -11,4 +11,5 @@ mkdir -p "$work"
 [ -f "$work/sim/manifest.json" ] || cmelt ingest ptbxl "$work/raw" "$work/sim"
 [ -f "$work/real/manifest.json" ] || cmelt ingest ptbxl "$raw" "$work/real"
 python -m pipelines.evidence.bench "$work/bench" --sim "$work/sim" --real "$work/real" \
-    --set train.steps=150 --set 'data.weights={ptbxl = 0.3, ptbxl-simulated = 0.7}' "$@"
+    --set train.steps=150 --set 'data.weights={ptbxl = 0.3, ptbxl-simulated = 0.7}' \
+    --set model.entity_heads=0 --set objectives.entities=0 "$@"

@@ -13,4 +13,5 @@ shift 3
 mkdir -p "$work"
 
 [ -f "$work/real/manifest.json" ] || cmelt ingest ptbxl "$raw" "$work/real"
-python -m pipelines.evidence.transfer "$work/stages" --sim "$sim" --real "$work/real" --fold "$fold" "$@"
+python -m pipelines.evidence.transfer "$work/stages" --sim "$sim" --real "$work/real" --fold "$fold" \
+    --set train.steps=100 --set 'data.weights={ptbxl = 1, ptbxl-simulated = 4}' "$@"

@@ -2,8 +2,9 @@
 
     python -m pipelines.ship RUN FOLDER [--figures FOLDER_OF_JSON [--keep]]
 
-The figures are what `cmelt probe --json` and `cmelt zeroshot --json` printed: probe-real.json, zeroshot-real.json, and the same on
-simulated recordings; `--keep` puts them into docs/results/sim-small.json. The same run gives the same bytes.
+The figures are what `cmelt probe --json` and `cmelt zeroshot --json` printed: probe-real.json, zeroshot-real.json, queries-real.json
+(by entity queries), and the same on simulated recordings; `--keep` puts them into docs/results/sim-small.json. The same run gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ text = model.encode_text(["sinus rhythm. normal ecg."])  # (N, {width})
 - Its words are those of the simulated reports, English and some German. Other wordings may fall on deaf ears.
 - Real records were used to choose its training and scoring (PTB-XL's folds 1 to 9), never to train it. Other machines and people
   may be served worse.
-- Its numbers are similarities, not probabilities.
+- Its similarities are no probabilities, and those that it gives for findings (entity queries) hold among simulated patients, who are
+  iller than most.
 """
 
 
@@ -101,10 +103,14 @@ def read_figures(folder: Path) -> dict[str, Any]:
     """Return what the JSON files of `folder` say, by recordings: macro AUROC by share of the labels, zero-shot by class, retrieval."""
     out: dict[str, Any] = {}
     for name in GROUNDS:
-        files = {kind: folder / f"{kind}-{name}.json" for kind in ("zeroshot", "probe")}
+        files = {kind: folder / f"{kind}-{name}.json" for kind in ("zeroshot", "queries", "probe")}
         results = {kind: json.loads(file.read_text(encoding="utf-8")) for kind, file in files.items() if file.is_file()}
         for kind, result in results.items():
             found = out.setdefault(name, {"labels": {}, "fold": result.get("fold", "test"), "sha256": result["checkpoint_sha256"]})
+            if kind == "queries":
+                entry = result["fractions"][0]
+                found["by_entities"] = {key: entry[key] for key in ("n_test", "macro_auc", "ci95")}
+                continue
             for entry in result["fractions"]:
                 told = {key: entry[key] for key in ("n_train", "n_test", "macro_auc", "ci95", "not_computed") if key in entry}
                 told |= {
@@ -133,6 +139,11 @@ def figure_lines(figures: dict[str, Any]) -> str:
             label = "none (zero-shot)" if share == "0%" else share
             beside = f"{base['macro_auc']:.3f}" if base else ""
             lines.append(f"| {label} | {one['n_train']} | {value} | {beside} |")
+        if "by_entities" in found:
+            one = found["by_entities"]
+            lines.append(
+                f"| none (zero-shot by entity queries) | 0 | {one['macro_auc']:.3f} [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}] | |"
+            )
         if "per_class" in found:
             classes = ", ".join(f"{label} {auc:.3f}" for label, auc in found["per_class"].items() if auc is not None)
             recall = found["retrieval"].get("ecg_to_text@10")

@@ -24,11 +24,14 @@ train() {
     [ -f "$run/recipe.json" ] && again=--resume
     cmelt pretrain --shards "$work/shards" --recipe sim-small --out "$run" ${STEPS:+--set train.steps=$STEPS} $again
 }
-measure() { # NAME SHARDS FOLD COMMAND…
+measure() { # NAME SHARDS FOLD COMMAND…; queries: zero-shot by entity queries
     what=$1 shards=$2 of=$3
     shift 3
     for verb in "$@"; do
-        cmelt "$verb" --run "$model" --shards "$shards" --fold "$of" --json > "$work/figures/$verb-$what.json.part"
+        by=
+        command=$verb
+        [ "$verb" = queries ] && command=zeroshot by="--by entities"
+        cmelt "$command" $by --run "$model" --shards "$shards" --fold "$of" --json > "$work/figures/$verb-$what.json.part"
         mv "$work/figures/$verb-$what.json.part" "$work/figures/$verb-$what.json"
     done
 }
@@ -37,6 +40,6 @@ stage simulate cmelt simulate "$work/raw" --records "${RECORDS:-20000}" --seed 8
 stage ingest cmelt ingest ptbxl "$work/raw" "$work/shards"
 stage pretrain train
 stage ship python -m pipelines.ship "$run" "$model"
-stage measure-simulated measure simulated "$work/shards" test zeroshot
-[ -z "$real" ] || stage "measure-real-$fold" measure real "$real" "$fold" zeroshot probe
+stage measure-simulated measure simulated "$work/shards" test zeroshot queries
+[ -z "$real" ] || stage "measure-real-$fold" measure real "$real" "$fold" zeroshot queries probe
 python -m pipelines.ship "$run" "${SHIP:-$model}" --figures "$work/figures" ${KEEP:+--keep}

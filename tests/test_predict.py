@@ -68,6 +68,20 @@ def test_similarities_contributions_and_reports(recording: Path, run: Path, shar
     json.dumps(result)
 
 
+def test_entity_queries_are_told_where_there_are_any(recording: Path, run: Path, tmp_path: Path) -> None:
+    assert predict(recording, run, texts=TEXTS, top=0, quiet=True)["entities"] == []
+    model = small_model(samples=320, entity_heads=2)
+    model.save_pretrained(tmp_path / "asking")
+    result = predict(recording, tmp_path / "asking", texts=TEXTS, top=0, quiet=True)
+    found = {row["entity"]: row["probability"] for row in result["entities"]}
+    probable = model.entity_probabilities(see(recording, model.config.conditioning).signal_mv)[0]
+    assert [found[code] for code in model.config.entities] == pytest.approx(probable.tolist(), abs=1e-5)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(table(result))
+    assert result["entities"][0]["words"] in console.export_text()
+
+
 def test_a_report_that_two_folders_have_is_named_once(
     recording: Path, run: Path, shards: Path, make_shards: MakeShards, tmp_path: Path
 ) -> None:

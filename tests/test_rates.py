@@ -20,7 +20,8 @@ CHANGES = [f"model.{key}={value}" for key, value in SMALL.items() if key not in 
 
 def test_a_try_tells_what_a_run_would_take(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sets = [part for change in (*CHANGES, "train.steps=1000", "train.batch=8") for part in ("--set", change)]
+    every = ("model.entity_heads=2", "objectives.entities=1")  # each loss that there is
+    sets = [part for change in (*CHANGES, *every, "train.steps=1000", "train.batch=8") for part in ("--set", change)]
     done = CliRunner().invoke(app, ["pretrain", "--shards", str(shards), *sets, "--dry-run", "--json"])
     told = json.loads(done.stdout)
     assert (told["steps"], told["batch"]) == (1000, 8)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from cmelt.config import ModelSettings, SignalSettings
@@ -50,7 +50,14 @@ class ModelConfig(ModelSettings):
     mlm_vocab: int = 0
     """How many tokens the MLM head tells apart; 0 = as many as the text encoder embeds."""
     entities: tuple[str, ...] = ()
-    """The findings that the entity queries stand for, by their codes, in order; () where ``entity_heads`` is 0."""
+    """The findings that the entity queries stand for, by their codes, in order: all that are known, where there are heads."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Name the findings of a new model; one that was saved has them in its config."""
+        asks = given.get("entity_heads") and not given.get("entities")
+        return given | {"entities": [entity.code for entity in known_entities()]} if asks else given
 
     @property
     def conditioning(self) -> SignalSettings:
@@ -125,8 +132,7 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
                 f"model.tokenizer has {tokenizer.vocab_size} tokens, but the text encoder {settings.text_encoder!r} knows "
                 f"{text['vocab_size']}; take the encoder's own"
             )
-        asked = tuple(entity.code for entity in known_entities()) if settings.entity_heads else ()
-        config = ModelConfig(**settings.model_dump(), fs_hz=fs_hz, samples=samples, signal=signal, text=text, entities=asked)
+        config = ModelConfig(**settings.model_dump(), fs_hz=fs_hz, samples=samples, signal=signal, text=text)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config, tokenizer)
@@ -361,13 +367,11 @@ def check_sizes(config: ModelConfig) -> None:
         "position_groups": config.ecg_width,
         "fusion_heads": config.width,
         "decoder_heads": config.decoder_width,
-        "entity_heads": config.width,
+        **({"entity_heads": config.width} if config.entity_heads else {}),
     }
     for key, width in divisions.items():
-        if getattr(config, key) and width % getattr(config, key):
+        if width % getattr(config, key):
             raise RecipeError(f"model.{key} = {getattr(config, key)} does not divide {width}")
-    if bool(config.entity_heads) != bool(config.entities):
-        raise RecipeError(f"entities: {len(config.entities)} findings for {config.entity_heads} model.entity_heads: both are 0, or neither")
     if not config.conv_layers or any(stride > kernel for _, kernel, stride in config.conv_layers):
         raise RecipeError("model.conv_layers: at least one convolution, and no stride above its kernel")
     if not -1 <= config.mem_layer < config.fusion_pairs:

@@ -24,6 +24,10 @@ from cmelt.shards.where import Where
 
 MOST_FILES = 128
 """Files a folder keeps open: systems allow about a thousand a process, and a loader may read several folders."""
+OPEN_AT_ONCE = 64
+"""Samples that are looked up in one go; their files stay open meanwhile."""
+READ_AT_ONCE = 4
+"""Samples that are read, converted and scaled in one go: they stay in a core's cache meanwhile."""
 
 
 class ShardFolder:
@@ -42,7 +46,7 @@ class ShardFolder:
         self._cache = None if local else cache or ShardCache()
         if self._cache:
             self._cache.readers.add(self)
-        self._files: dict[int, _File] = {}
+        self._files: dict[int, File] = {}
         self._opening = threading.Lock()
         self.manifest: dict[str, Any] = read_manifest(local) if local else parse_manifest(self._far(MANIFEST), f"{self.place}/{MANIFEST}")
         self.fs_hz: float = self.manifest["fs_hz"]
@@ -126,34 +130,25 @@ class ShardFolder:
         """Return the names of the shards that have samples, in the order of the index."""
         return self._names
 
-    def read(self, row: int, out: NDArray[np.int16]) -> None:
-        """Read the samples (12, samples) of index `row` into `out`, in units of lsb_uv; raises ShardError where they are not there."""
-        shard = int(self._shard[row])
-        try:
-            file = self._file(shard)
-            read = os.preadv(file.handle, [out.data], int(self._offset[row]))
-            if self._remote:
-                os.utime(file.handle)  # what was used longest ago makes room
-        except OSError as error:
-            raise self._unreadable(shard, error) from None
-        if read != out.nbytes:
-            raise ShardError(f"{self.place}/{self._names[shard]} ends inside a sample; cmelt verify says what else is wrong")
+    def places(self, rows: NDArray[np.int64]) -> list[Place]:
+        """Return where the samples of index `rows` (B,) lie, their files open; raises ShardError."""
+        shards = self._shard[rows].tolist()
+        files = {shard: self._file(shard) for shard in dict.fromkeys(shards)}
+        if self._remote:
+            for file in files.values():
+                file.touch()
+        return list(zip(map(files.__getitem__, shards), self._offset[rows].tolist(), strict=True))
 
     def ecg(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int16]:
         """Return the samples (len(rows), 12, samples) of index `rows`, int16 in units of lsb_uv, in the order asked."""
         out = np.empty((len(rows), len(self.leads), self.samples), "<i2")
-        for array, row in zip(out, rows, strict=True):
-            self.read(row, array)
+        read(self.places, np.asarray(rows, np.int64), out)
         return out
 
     def ecg_mv(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the samples (len(rows), 12, samples) of index `rows` in mV."""
         out = np.empty((len(rows), len(self.leads), self.samples), np.float32)
-        units = np.empty(out.shape[1:], "<i2")
-        for array, row in zip(out, rows, strict=True):
-            self.read(row, units)
-            np.copyto(array, units)
-            array *= self.lsb_mv
+        read_mv(self.places, np.asarray(rows, np.int64), out, self.lsb_mv)
         return out
 
     def bad_shards(self, contents: bool = False) -> dict[str, str]:
@@ -214,7 +209,7 @@ class ShardFolder:
             said = str(error).splitlines()[0]
             raise ShardError(f"{self.place}/{INDEX}: {said}; make the folder again with cmelt ingest") from None
 
-    def _file(self, shard: int) -> _File:
+    def _file(self, shard: int) -> File:
         found = self._files.get(shard)
         while found is None:
             name = self._names[shard]
@@ -223,25 +218,70 @@ class ShardFolder:
                 while len(self._files) >= MOST_FILES:
                     del self._files[next(iter(self._files))]
                 try:
-                    found = self._files.setdefault(shard, _File(fetched or self.path / name))
+                    found = self._files.setdefault(shard, File(fetched or self.path / name, f"{self.place}/{name}"))
                 except FileNotFoundError as error:
                     if fetched is None:
-                        raise self._unreadable(shard, error) from None  # else another process has just made room: fetch it again
+                        raise unreadable(f"{self.place}/{name}", error) from None  # else another process has just made room: fetch it again
                 except OSError as error:
-                    raise self._unreadable(shard, error) from None
+                    raise unreadable(f"{self.place}/{name}", error) from None
         return found
 
-    def _unreadable(self, shard: int, error: OSError) -> ShardError:
-        return ShardError(f"{self.place}/{self._names[shard]}: {error.strerror}; cmelt verify says what else is wrong")
 
+class File:
+    """An open shard, closed when nobody holds it any more: one thread may drop it while another reads."""
 
-class _File:
-    """An open file, closed when nobody holds it any more: one thread may drop it while another reads."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str) -> None:
+        """Open the file at `path`, which errors call `name`."""
+        self.path, self.name = path, name
         self.handle = os.open(path, os.O_RDONLY)
+
+    def read(self, offset: int, out: NDArray[np.int16]) -> None:
+        """Read what begins at byte `offset` into the whole of `out`; raises ShardError."""
+        try:
+            if os.preadv(self.handle, [out.data], offset) == out.nbytes:
+                return
+        except OSError as error:
+            raise unreadable(self.name, error) from None
+        raise ShardError(f"{self.name} ends inside a sample; cmelt verify says what else is wrong")
+
+    def touch(self) -> None:
+        """Say that it is in use: of a cache, what was used longest ago makes room. Raises ShardError."""
+        try:
+            os.utime(self.handle)
+        except OSError as error:
+            raise unreadable(self.name, error) from None
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at Python's own end modules are empty already
         if hasattr(self, "handle"):
             close(self.handle)
+
+
+Place = tuple[File, int]
+"""A shard, and the byte in it at which a sample begins."""
+
+
+def read(places: Callable[[NDArray[np.int64]], list[Place]], rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
+    """Read the samples of `rows` (B,), which lie where `places` says, into `out` (B, 12, samples); raises ShardError."""
+    for start in range(0, len(rows), OPEN_AT_ONCE):
+        some = slice(start, start + OPEN_AT_ONCE)
+        for (file, offset), one in zip(places(rows[some]), out[some], strict=True):
+            file.read(offset, one)
+
+
+def read_mv(places: Callable[[NDArray[np.int64]], list[Place]], rows: NDArray[np.int64], out: NDArray[np.float32], lsb_mv: float) -> None:
+    """Read the samples of `rows` (B,), which lie where `places` says, into `out` (B, 12, samples) in mV; raises ShardError."""
+    units = np.empty((READ_AT_ONCE, *out.shape[1:]), "<i2")
+    for start in range(0, len(rows), OPEN_AT_ONCE):
+        found = places(rows[start : start + OPEN_AT_ONCE])
+        for first in range(0, len(found), READ_AT_ONCE):
+            some = out[start + first : start + min(first + READ_AT_ONCE, len(found))]
+            # As little as can be stands between the reads: a thread that is between two keeps the others waiting.
+            for (file, offset), one in zip(found[first : first + READ_AT_ONCE], units, strict=False):
+                file.read(offset, one)
+            np.copyto(some, units[: len(some)])
+            some *= lsb_mv
+
+
+def unreadable(name: str, error: OSError) -> ShardError:
+    """Return what is said of shard `name` that the system does not give."""
+    return ShardError(f"{name}: {error.strerror}; cmelt verify says what else is wrong")

@@ -16,11 +16,9 @@ from cmelt.errors import RecipeError, ShardError
 from cmelt.shards.cache import ShardCache
 from cmelt.shards.leaks import overlap
 from cmelt.shards.order import Mixture, Order
-from cmelt.shards.read import ShardFolder
+from cmelt.shards.read import Place, ShardFolder, read, read_mv
 from cmelt.text.tokenizer import plain_column
 
-AT_ONCE = 2
-"""So many recordings are read, converted and scaled in one go: they stay in a core's cache meanwhile."""
 SHOWN = 5
 """Bad shards named in the error; the rest are counted."""
 
@@ -125,21 +123,22 @@ class Corpus:
         """Say whether any folder lies at a URL."""
         return any(folder.is_remote for folder in self.folders)
 
+    def places(self, rows: NDArray[np.int64]) -> list[Place]:
+        """Return where the samples of `rows` (B,) lie, their files open; raises ShardError."""
+        folder_of, row_of = self.folder_of[rows], self.row_of[rows]
+        if len(self.folders) == 1:
+            return self.folders[0].places(row_of)
+        found = [iter(folder.places(row_of[folder_of == number])) for number, folder in enumerate(self.folders)]
+        return [next(found[number]) for number in folder_of.tolist()]
+
     def read(self, rows: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Read the samples (B, 12, samples) of `rows` (B,) into `out`, in units of `lsb_mv`."""
-        for folder, row, one in zip(self.folder_of[rows].tolist(), self.row_of[rows].tolist(), out, strict=True):
-            self.folders[folder].read(row, one)
+        read(self.places, rows, out)
 
     def ecg_mv(self, rows: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the samples of `rows` (B,): (B, 12, samples) in mV, in `out` where it is given."""
         out = np.empty((len(rows), 12, self.samples), np.float32) if out is None else out
-        units = np.empty((AT_ONCE, 12, self.samples), np.int16)
-        for start in range(0, len(rows), AT_ONCE):
-            some = out[start : start + AT_ONCE]
-            read = units[: len(some)]
-            self.read(rows[start : start + AT_ONCE], read)
-            np.copyto(some, read)
-            some *= self.lsb_mv
+        read_mv(self.places, rows, out, self.lsb_mv)
         return out
 
     def column(self, name: str) -> list[object]:

@@ -6,6 +6,7 @@ ranks and threads. B rows of the global batch, b of this rank, S samples, L text
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections import defaultdict, deque
@@ -29,6 +30,10 @@ from cmelt.training.findings import FindingTable
 from cmelt.training.negatives import Dealer
 
 Ints = NDArray[np.int64]
+Plan = tuple[Ints, dict[str, Tensor]]
+"""The rows (b,) of a batch, and all its tensors but the ECGs."""
+PLANNED_AT_ONCE = 8
+"""Batches whose plans are made together."""
 
 
 @dataclass(slots=True)
@@ -92,36 +97,7 @@ class Loader:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> HostBatch:
         """Return rank's rows of the batch of 0-based `step`: (b, 12, S) float32 mV, token ids, masks, alignment."""
-        size = self.recipe.train.batch
-        rows, epochs, positions = self.order.samples(step * size, size)
-        # Wrong reports are dealt over the whole batch, alike on every rank; then each makes its own rows.
-        report_id = self.corpus.report_id[rows]
-        deal = self.dealer.deal(report_id, self.corpus.group[rows], np.random.default_rng((self.seed, 2, step)))
-        here = rank_slice(size, rank, world)
-        rows, epochs, positions, report_id = rows[here], epochs[here], positions[here], report_id[here]
-        text_id = deal.text_id[here]  # the report that the model reads; masks are drawn from it, never from the true one
-
-        ids, padding = self.texts.padded(text_id)
-        length = ids.shape[1]
-        wanted = (12, self.ecg_tokens, 3 * length, 1)
-        lead_noise, mask_noise, text_noise, share = noise(self.seed, epochs, positions, wanted)
-        # Three numbers a token, one token after the other: they do not depend on the longest text of the batch.
-        by_token = torch.from_numpy(text_noise).unflatten(1, (length, 3)).transpose(1, 2)
-        masked_ids, labels = mask_text(ids, padding, by_token, self.recipe.masking.text_prob, self.tokens)
-
-        return HostBatch(
-            ecg=self._ecg(rows),
-            lead_kept=torch.from_numpy(keep_leads(lead_noise, share, self.masking)),
-            text_ids=masked_ids,
-            text_padding=padding,
-            mlm_labels=labels,
-            mask_noise=torch.from_numpy(mask_noise),
-            is_aligned=torch.from_numpy(deal.is_aligned[here]),
-            report_id=torch.from_numpy(report_id),
-            text_report_id=torch.from_numpy(text_id),
-            entities=self.findings.rows(report_id),
-            lsb_mv=self.corpus.lsb_mv,
-        )
+        return self._made(self._plan(step, 1, rank, world)[0])
 
     def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[HostBatch]:
         """Yield rank's rows of the batches of steps start … stop − 1, made ahead by ``data.threads`` threads."""
@@ -132,18 +108,85 @@ class Loader:
                 yield self.batch(step, rank, world)
             return
         with ThreadPoolExecutor(count, "cmelt-batch") as threads:
+            coming = self._submitted(threads, start, stop, rank, world)
             waiting: deque[Future[HostBatch]] = deque()
             try:
                 for step in range(start, stop):
                     self._expect(step)
-                    while len(waiting) < min(count + 1, stop - step):
-                        waiting.append(threads.submit(self.batch, step + len(waiting), rank, world))
+                    waiting.extend(itertools.islice(coming, count + 1 - len(waiting)))
                     yield waiting.popleft().result()
             finally:  # the loop may have ended early
-                for future in waiting:
-                    future.cancel()
+                threads.shutdown(wait=False, cancel_futures=True)
                 if self.corpus.is_remote:
                     self.corpus.expect(np.empty(0, np.int64))
+
+    def _submitted(self, threads: ThreadPoolExecutor, start: int, stop: int, rank: int, world: int) -> Iterator[Future[HostBatch]]:
+        """Have `threads` make batch after batch; a plan is submitted while the batches of the one before are made."""
+        first, count = start, 1  # the first batch waits for no other
+        plans = after = threads.submit(self._plan, first, count, rank, world)
+        while first < stop:
+            then, more = first + count, min(PLANNED_AT_ONCE, stop - first - count)
+            for at in range(count):
+                made = threads.submit(self._awaited, plans, at)
+                if not at and more:
+                    after = threads.submit(self._plan, then, more, rank, world)
+                yield made
+            first, count, plans = then, more, after
+
+    def _plan(self, first: int, count: int, rank: int, world: int) -> list[Plan]:
+        """Return all but the ECGs of rank's rows of the batches of steps first … first + count − 1.
+
+        Several at once: of a single batch's arrays more time goes into beginning the work than into doing it.
+        """
+        size = self.recipe.train.batch
+        rows, epochs, positions = self.order.samples(first * size, count * size)
+        report_id, group = self.corpus.report_id[rows], self.corpus.group[rows]
+        # Wrong reports are dealt over the whole batch, alike on every rank; then each makes its own rows.
+        whole = [slice(at * size, (at + 1) * size) for at in range(count)]
+        deals = [
+            self.dealer.deal(report_id[one], group[one], np.random.default_rng((self.seed, 2, first + at))) for at, one in enumerate(whole)
+        ]
+        here = rank_slice(size, rank, world)
+        rows, epochs, positions, report_id = (of.reshape(count, size)[:, here].ravel() for of in (rows, epochs, positions, report_id))
+        text_id = np.concatenate([deal.text_id[here] for deal in deals])  # what is read; masks are drawn from it, never from the true one
+
+        ids, lengths = self.texts.padded(text_id)
+        length = ids.shape[1]
+        padding = np.arange(length) >= lengths[:, None]
+        wanted = (12, self.ecg_tokens, 3 * length, 1)
+        lead_noise, mask_noise, text_noise, share = noise(self.seed, epochs, positions, wanted)
+        # Three numbers a token, one token after the other: they do not depend on the longest text of the batch.
+        by_token = text_noise.reshape(-1, length, 3).transpose(0, 2, 1)
+        texts = torch.from_numpy(ids), torch.from_numpy(padding), torch.from_numpy(by_token)
+        masked_ids, labels = mask_text(*texts, self.recipe.masking.text_prob, self.tokens)
+        fields = {
+            "lead_kept": torch.from_numpy(keep_leads(lead_noise, share, self.masking)),
+            "text_ids": masked_ids,
+            "text_padding": texts[1],
+            "mlm_labels": labels,
+            "mask_noise": torch.from_numpy(mask_noise),
+            "is_aligned": torch.from_numpy(np.concatenate([deal.is_aligned[here] for deal in deals])),
+            "report_id": torch.from_numpy(report_id),
+            "text_report_id": torch.from_numpy(text_id),
+            "entities": self.findings.rows(report_id),
+        }
+        each = len(rows) // count
+        plans = []
+        for own in (slice(at * each, (at + 1) * each) for at in range(count)):
+            plan = {name: values[own] for name, values in fields.items()}
+            longest = int(lengths[own].max())
+            plan |= {name: plan[name][:, :longest].contiguous() for name in ("text_ids", "text_padding", "mlm_labels")}
+            plans.append((rows[own], plan))
+        return plans
+
+    def _awaited(self, plans: Future[list[Plan]], at: int) -> HostBatch:
+        """Return the batch of plan `at`."""
+        return self._made(plans.result()[at])
+
+    def _made(self, plan: Plan) -> HostBatch:
+        """Return the batch of `plan`, ECGs and all."""
+        rows, rest = plan
+        return HostBatch(ecg=self._ecg(rows), lsb_mv=self.corpus.lsb_mv, **rest)
 
     def _expect(self, step: int) -> None:
         """Have the shards of the window in which batch `step` begins, and of the next, fetched and kept where they lie at a URL."""
@@ -189,8 +232,8 @@ class TokenTable:
         self.lengths = np.full(len(reports), -1, np.int64)
         self._lock = threading.Lock()
 
-    def padded(self, wanted: Ints) -> tuple[Tensor, Tensor]:
-        """Return token ids (b, L) int64 of the reports `wanted` (b,), padded to the longest, and padding (b, L) bool."""
+    def padded(self, wanted: Ints) -> tuple[Ints, Ints]:
+        """Return token ids (b, L) int64 of the reports `wanted` (b,), padded to the longest, and their lengths (b,)."""
         if (self.lengths[wanted] < 0).any():
             with self._lock:
                 absent = np.unique(wanted[self.lengths[wanted] < 0])
@@ -199,8 +242,7 @@ class TokenTable:
                 self.ids[absent, : ids.shape[1]] = ids
                 self.lengths[absent] = lengths  # last: another thread looks here without the lock
         lengths = self.lengths[wanted]
-        length = int(lengths.max())
-        return torch.from_numpy(self.ids[wanted, :length].astype(np.int64)), torch.from_numpy(np.arange(length) >= lengths[:, None])
+        return self.ids[wanted, : int(lengths.max())].astype(np.int64), lengths
 
 
 def rank_slice(size: int, rank: int, world: int) -> slice:

@@ -18,6 +18,7 @@ from pipelines.evidence import score
 from pipelines.evidence.bench import training_counts
 from pipelines.evidence.plan import Plan, parser, plan_of
 from pipelines.evidence.stages import Work, found, run_stages
+from pipelines.evidence.transfer import QUERIES
 
 DYNAMIC = "masking.leads=dynamic"
 KINDS: dict[str, tuple[str, ...]] = {
@@ -50,7 +51,10 @@ def score_leads(plan: Plan, kind: str, number: int) -> dict[str, Any]:
         ground = score.open_ground(name, place, FRACTIONS, plan.fold)
         see_only(ground.cohort, LEAD_SETS[number])
         score.keep(plan.work / "scores", f"{kind}-{number}", ground, score.model_scores(ground, models), leads=LEAD_SETS[number])
-    return {}
+        asked = score.query_scores(ground, models)
+        if asked:
+            score.keep(plan.work / "scores", f"{kind}-{number}{QUERIES}", ground, asked, leads=LEAD_SETS[number])
+    return {"queries": bool(asked)}
 
 
 def stages_of(plan: Plan) -> dict[str, Work]:
@@ -59,11 +63,22 @@ def stages_of(plan: Plan) -> dict[str, Work]:
     return out | {f"{kind}-{number}": partial(score_leads, plan, kind, number) for number in NUMBERS for kind in KINDS}
 
 
-def entries(plan: Plan, ground: str, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Return the scores of `lead-wise` on `ground`, mean over `numbers` of leads, and the other kinds' beside them, in pairs."""
-    of = {kind: score.read(plan.work / "scores", [f"{kind}-{number}" for number in numbers], ground) for kind in KINDS}
+def entries(plan: Plan, ground: str, numbers: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    """Return the scores of `lead-wise` on `ground`, mean over `numbers` of leads, and the other kinds' beside them, in pairs.
+
+    Zero-shot by texts, by entity queries where the models have them, and by probe.
+    """
     own, *others = KINDS
-    return score.entries(of[own], {kind: of[kind] for kind in others})
+
+    def told(way: str) -> list[dict[str, Any]]:
+        of = {kind: score.read(plan.work / "scores", [f"{kind}-{number}{way}" for number in numbers], ground) for kind in KINDS}
+        return score.entries(of[own], {kind: of[kind] for kind in others})
+
+    texts, probed = told("")
+    out = {"zero-shot": texts, "probe": probed}
+    if found(plan.work, f"{own}-{numbers[0]}")["queries"]:
+        out["zero-shot by findings"] = told(QUERIES)[0]
+    return out
 
 
 def figures(plan: Plan) -> dict[str, Any]:
@@ -92,10 +107,10 @@ def main() -> None:
     table = figures(plan)
     for ground in GROUNDS:
         for of in table[ground]["by_leads"]:
-            for entry in of["entries"]:
+            for way, entry in of["entries"].items():
                 rows = {next(iter(KINDS)): entry} | entry["baselines"]
                 line = ", ".join(f"{name} {one['macro_auc']:.3f}" for name, one in rows.items())
-                print(f"{ground}, fold {plan.fold}, {len(of['leads'])} leads, {entry['fraction']:.0%} of the labels: {line}")
+                print(f"{ground}, fold {plan.fold}, {len(of['leads'])} leads, {way}: {line}")
     if given.keep:
         from tests.benchmarks.results import write_result
 

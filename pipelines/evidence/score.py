@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cmelt.metrics import resample_weights
 from cmelt.models.cmelt import CMELT
+from cmelt.tasks import queries
 from cmelt.tasks.base import Cohort, encoder_features
 from cmelt.tasks.baselines import BASELINES, RIDGE, from_scratch
 from cmelt.tasks.compare import Predictions, read_predictions
@@ -99,6 +100,19 @@ def model_scores(ground: Ground, models: Sequence[CMELT]) -> list[Scored]:
         for number, (model, of) in enumerate(zip(models, sets, strict=True))
     ]
     return by_texts + probed(ground, [on_features(Strict(), of, ground.problem) for of in sets])
+
+
+def query_scores(ground: Ground, models: Sequence[CMELT]) -> list[Scored]:
+    """Return, as fraction 0, the scores that the entity queries of `models`, runs of one kind, give the classes; [] where one has none."""
+    if any(model.entity_head is None for model in models):
+        return []
+    task, rows = ground.cohort.vocabulary.name, ground.problem.folds.test
+    out = []
+    for number, model in enumerate(models):
+        asked = queries.asked_for(task, model.config.entities)
+        probable = encoder_features(model, ground.cohort, "entities", True, rows, side="entities")["entities"]
+        out.append(Scored(0.0, number, queries.any_of(probable, model.config.entities, [asked[name] for name in ground.cohort.classes])))
+    return out
 
 
 def text_scores(model: CMELT, task: str, ecg: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -17,11 +17,13 @@ from cmelt.tasks.zeroshot import RULE
 from pipelines.evidence import score
 from pipelines.evidence.bench import BASELINES, SUPERVISED, training_counts
 from pipelines.evidence.plan import Plan, parser, plan_of
-from pipelines.evidence.stages import Work, run_stages
+from pipelines.evidence.stages import Work, found, run_stages
 
 FRACTIONS = (0.1, 1.0)
 KINDS: dict[str, tuple[str, ...]] = {"model": (), "shuffled": ("data.shuffle_reports=1",)}
 """What is trained → its changes of the recipe."""
+QUERIES = "-by-entities"
+"""Added to the name of a kind whose scores are those of its entity queries."""
 RESULT = "real-transfer"
 
 
@@ -41,8 +43,12 @@ def ground_of(plan: Plan) -> score.Ground:
 def score_kind(plan: Plan, kind: str) -> dict[str, Any]:
     """Keep the scores of all trainings of `kind`."""
     ground = ground_of(plan)
-    score.keep(plan.work / "scores", kind, ground, score.model_scores(ground, [plan.load(f"{kind}-{seed}") for seed in plan.seeds]))
-    return {}
+    models = [plan.load(f"{kind}-{seed}") for seed in plan.seeds]
+    score.keep(plan.work / "scores", kind, ground, score.model_scores(ground, models))
+    asked = score.query_scores(ground, models)
+    if asked:
+        score.keep(plan.work / "scores", f"{kind}{QUERIES}", ground, asked)
+    return {"queries": bool(asked)}
 
 
 def score_baseline(plan: Plan, name: str) -> dict[str, Any]:
@@ -73,6 +79,9 @@ def result(plan: Plan) -> dict[str, Any]:
     entries = score.entries(score.read(plan.work / "scores", ["model"], ground), others)
     recipe = plan.recipe_of(plan.seeds[0])
     told: dict[str, Any] = {"task": "superclass", "protocol": "strict", "fold": plan.fold, "seeds": list(plan.seeds)}
+    if found(plan.work, f"model-on-{plan.fold}")["queries"]:
+        asked = {kind: score.read(plan.work / "scores", [f"{kind}{QUERIES}"], ground) for kind in KINDS}
+        told["by_entities"] = score.entries(asked["model"], {"shuffled": asked["shuffled"]})[0]
     told |= {"steps": recipe.train.steps, "rule": {"texts": RULE[0], "similarity": RULE[1]}, "fractions": entries}
     return told
 
@@ -88,6 +97,10 @@ def main() -> None:
         rows = {"model": entry} | entry["baselines"]
         line = ", ".join(f"{name} {of['macro_auc']:.3f}" for name, of in rows.items())
         print(f"fold {plan.fold}, {entry['fraction']:.0%} of the labels: {line}")
+    if "by_entities" in told:
+        one = told["by_entities"]
+        by_chance = one["baselines"]["shuffled"]
+        print(f"fold {plan.fold}, by entity queries: model {one['macro_auc']:.3f}, shuffled {by_chance['macro_auc']:.3f}")
     if plan.fold == "test":
         from tests.benchmarks.results import FOLDER, write_result
 

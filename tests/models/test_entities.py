@@ -14,7 +14,6 @@ from cmelt.models.cmelt import CMELT
 from cmelt.models.heads import EntityHead
 from cmelt.objectives import total_loss
 from cmelt.text.entities import known_entities
-from cmelt.training.findings import FindingTable
 from tests.pairs import small_batch, small_model, some_reports
 
 REPORTS = some_reports()
@@ -72,17 +71,6 @@ def test_it_learns_the_findings_of_a_batch() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.25 * losses[0]
-
-
-def test_a_report_is_read_when_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = FindingTable(("AFIB", "SR"), ["sinus rhythm.", "no atrial fibrillation.", "atrial fibrillation."])
-    assert table.rows(np.array([1, 2, 1])).tolist() == [[0, -1], [1, -1], [0, -1]]
-    assert table.is_read.tolist() == [False, True, True]
-    monkeypatch.setattr("cmelt.training.findings.entity_matrix", None)  # what was read is not read again
-    assert table.rows(np.array([2])).tolist() == [[1, -1]]
-    assert FindingTable((), ["sinus rhythm."]).rows(np.array([0, 0])).shape == (2, 0)
-    with pytest.raises(CheckpointError, match="no rule reads: XYZ"):
-        FindingTable(("XYZ",), [])
 
 
 def test_loss_and_queries_go_together() -> None:

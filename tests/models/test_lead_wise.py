@@ -39,23 +39,26 @@ def only(ecg: torch.Tensor, leads: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 @torch.no_grad()
 def test_absent_leads_are_absent_tokens(pool: str) -> None:
-    model, ecg = lead_wise(pool=pool), noise_ecg()
+    model, ecg = lead_wise(pool=pool, entity_heads=2), noise_ecg()
     assert model.ecg_token_count() == 12 * 5
     ragged = torch.cat([only(ecg[row : row + 1], leads) for row, leads in enumerate(SEEN)])
     embedding, mean = model.ecg_features(ragged)  # three sets of leads in one batch
+    probable, head = model.entity_probabilities(ragged), model.require_entities()
     for row, leads in enumerate(SEEN):
         places = torch.tensor([5 * lead + time for lead in leads for time in range(5)])[None]
         other = torch.where(only(torch.ones(12, 160), leads).bool(), ecg[row : row + 1], 9.0)  # something else in the absent leads' place
         encoded = model.ecg_encoder.encode(model.ecg_encoder.tokens(other, places))  # these leads' tokens, and no others
         torch.testing.assert_close(mean[row : row + 1], mean_token(encoded, None), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(embedding[row : row + 1], model.pool_ecg(model.ecg_project(encoded)), rtol=1e-4, atol=1e-5)
+        tokens = model.ecg_project(encoded)
+        torch.testing.assert_close(embedding[row : row + 1], model.pool_ecg(tokens), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(probable[row : row + 1], head(tokens).sigmoid(), rtol=1e-4, atol=1e-5)
     assert float((embedding[0] - model.encode_ecg(ecg[:1])).abs().max()) > 1e-3  # the others are read where they are there
     assert torch.isfinite(model.encode_ecg(torch.zeros(12, 160))).all()
 
 
 @torch.no_grad()
 def test_tokens_that_fill_up_a_row_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = lead_wise(pool="mean")
+    model = lead_wise(pool="mean", entity_heads=2)
     batch = small_batch(model, REPORTS, 6)
     batch.ecg = torch.cat([only(batch.ecg_target[row : row + 1], SEEN[row % 3]) for row in range(6)])
     mine, encode = model(batch), model.ecg_encoder.encode
@@ -65,7 +68,7 @@ def test_tokens_that_fill_up_a_row_change_nothing(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(model.ecg_encoder, "encode", disturbed)
     again = model(batch)
-    for name in ("ecg_pooled", "mlm_logits", "mem_patches", "etm_logits"):
+    for name in ("ecg_pooled", "mlm_logits", "mem_patches", "etm_logits", "entity_logits"):
         torch.testing.assert_close(getattr(again, name), getattr(mine, name), rtol=1e-4, atol=1e-5, msg=name)
 
 

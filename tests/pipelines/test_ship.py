@@ -37,6 +37,8 @@ def test_what_is_shipped(tmp_path: Path, trained: Path, monkeypatch: pytest.Monk
     few = {"fraction": 0.01, "n_train": 4, "not_computed": "too few"}
     probe = told | {"fractions": [few, ENTRY | {"fraction": 0.1, "baselines": {"random_init": RANDOM}}]}
     (figures / "zeroshot-real.json").write_text(json.dumps(zero))
+    asked = told | {"fractions": [ENTRY | {"fraction": 0, "macro_auc": 0.8312}]}
+    (figures / "queries-real.json").write_text(json.dumps(asked))
     (figures / "probe-real.json").write_text(json.dumps(probe))
 
     out = tmp_path / "cmelt-sim-small"
@@ -46,7 +48,12 @@ def test_what_is_shipped(tmp_path: Path, trained: Path, monkeypatch: pytest.Monk
     assert first == {file.name: file.read_bytes() for file in out.iterdir()}, "the same run, the same bytes"
     assert not any(b"at-home" in content or str(tmp_path).encode() in content for content in first.values())
     card = first["README.md"].decode()
-    for line in ("| none (zero-shot) | 36 | 0.812 [0.750, 0.860] |", "| 1% | 4 | too few |", "| 10% | 36 | 0.812 [0.750, 0.860] | 0.700 |"):
+    for line in (
+        "| none (zero-shot by entity queries) | 0 | 0.831 [0.750, 0.860] |",
+        "| none (zero-shot) | 36 | 0.812 [0.750, 0.860] |",
+        "| 1% | 4 | too few |",
+        "| 10% | 36 | 0.812 [0.750, 0.860] | 0.700 |",
+    ):
         assert line in card
     assert "val fold, 197 recordings" in card
     assert "NORM 0.900. Reports found by ECG, recall@10: 0.250" in card
@@ -92,12 +99,13 @@ def test_the_shipped_models_script_goes_on_where_it_stopped(tmp_path: Path) -> N
     assert calls[0] == "cmelt pretrain --shards work/shards --recipe sim-small --out work/run --set train.steps=7 --resume"
     assert [call for call in calls if "--shards real" in call] == [
         "cmelt zeroshot --run work/cmelt-sim-small --shards real --fold val --json",
+        "cmelt zeroshot --by entities --run work/cmelt-sim-small --shards real --fold val --json",
         "cmelt probe --run work/cmelt-sim-small --shards real --fold val --json",
     ]
     assert calls[-1] == "python -m pipelines.ship work/run work/cmelt-sim-small --figures work/figures"
     assert told(tmp_path, "sim-small.sh", "work", "real")[1] == calls[-1:]
     last = told(tmp_path, "sim-small.sh", "work", "real", "test", SHIP="there", KEEP="1")[1]
-    assert [("--fold test" in call) for call in last] == [True, True, False]
+    assert [("--fold test" in call) for call in last] == [True, True, True, False]
     assert last[-1] == "python -m pipelines.ship work/run there --figures work/figures --keep"
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cmelt import __version__
+from cmelt.cli_generate import generate
 from cmelt.cli_options import Folder, Json, Sets, Workers, console, emit
 from cmelt.cli_tasks import tasks
 from cmelt.cli_tokens import tokenizer
@@ -288,6 +289,7 @@ def report(
 
 app.add_typer(tasks)
 app.add_typer(tokenizer, name="tokenizer")
+app.add_typer(generate, name="generate")
 
 
 def main() -> None:

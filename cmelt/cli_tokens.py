@@ -28,13 +28,16 @@ def train(
     clip: Annotated[float, typer.Option(help="Clip so many per cent of the training values on either side.")] = 1.0,
     records: Annotated[int, typer.Option(min=1, help="Training recordings from which pairs are learnt.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Draws those recordings.")] = 0,
+    leads: Annotated[str, typer.Option(help="The leads that it sees, such as I,II,V1,V5; default: all.")] = "",
+    rate: Annotated[float, typer.Option(min=0, metavar="HZ", help="The rate at which it sees them; default: that of the shards.")] = 0.0,
     where: Where = "",
     as_json: Json = False,
 ) -> None:
     """Train a tokenizer on the training split of shard folders; say what it does to held-out recordings."""
     from cmelt.tokenizer import train as verb
 
-    found = verb(shards, out, symbols, merges, clip, records, seed, where)
+    names = [name.strip() for name in leads.split(",") if name.strip()]
+    found = verb(shards, out, symbols, merges, clip, records, seed, where, names, rate)
     if as_json:
         emit(found)
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -290,38 +291,22 @@ class PretrainRecipe(Settings):
         return self
 
 
-class TuneSettings(Settings):
-    """How a pre-trained encoder is trained on labels."""
-
-    epochs: int = Field(30, ge=1)
-    """At most so many passes over the training labels."""
-    batch: int = Field(64, ge=1)
-    """Recordings of a step."""
-    patience: int = Field(5, ge=1)
-    """Epochs without a better validation AUC after which training stops."""
-    layers: int = Field(-1, ge=-1)
-    """How many of the ECG encoder's last transformer layers are trained; -1 = the whole encoder, 0 = only the head."""
-    head_rate: float = Field(10.0, gt=0)
-    """The head's learning rate as a multiple of the encoder's."""
-    lead_prob: float = Field(0.0, ge=0, lt=1)
-    """Probability with which each lead is hidden in training, as in pre-training."""
-    seed: int = 0
-    """Of the head's weights and the order."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """As in pre-training."""
-
-
-class FinetuneRecipe(Settings):
-    """What ``cmelt finetune`` does."""
-
-    tune: TuneSettings = TuneSettings()
-    optim: OptimSettings = OptimSettings(lr=1e-4, betas=(0.9, 0.98), schedule="cosine", warmup=0.1)
-
-
-RECIPES: dict[str, type[Settings]] = {"ingest": IngestRecipe, "pretrain": PretrainRecipe, "finetune": FinetuneRecipe}
-"""The recipe type of each verb that reads one."""
+RECIPES = {
+    "ingest": "cmelt.config:IngestRecipe",
+    "pretrain": "cmelt.config:PretrainRecipe",
+    "finetune": "cmelt.config_tasks:FinetuneRecipe",
+    "generate": "cmelt.config_tasks:GenerateRecipe",
+}
+"""Where the recipe type of each verb that reads one is."""
 
 R = TypeVar("R", bound=Settings)
+
+
+def recipe_type(verb: str) -> type[Settings]:
+    """Return the recipe type of a verb."""
+    module, _, name = RECIPES[verb].partition(":")
+    kind: type[Settings] = getattr(import_module(module), name)
+    return kind
 
 
 def recipe_folder() -> Path:
@@ -345,7 +330,7 @@ def load_recipe(verb: str, name: str, changes: Iterable[str] = ()) -> Any:
         raise RecipeError(f"{file}: not a TOML file ({error})") from None
     for change in changes:
         set_key(table, change)
-    return validate(RECIPES[verb], table, str(file))
+    return validate(recipe_type(verb), table, str(file))
 
 
 def set_key(table: dict[str, Any], change: str) -> None:

@@ -18,9 +18,10 @@ from cmelt.config import did_you_mean
 from cmelt.errors import InputError, OutputError, ShardError
 from cmelt.files import open_whole
 from cmelt.record import SPLITS
+from cmelt.shards.progress import told
 from cmelt.shards.read import ShardFolder
 from cmelt.tasks.base import load_for, open_run
-from cmelt.tasks.features import BLOCK, blocks, reports, told
+from cmelt.tasks.features import BLOCK, blocks, reports
 
 WHAT = {"ecg": ("ecg",), "text": ("text",), "both": ("ecg", "text")}
 """What may be asked for → the columns that it makes."""

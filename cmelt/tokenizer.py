@@ -17,9 +17,11 @@ from cmelt import __version__
 from cmelt.config import did_you_mean
 from cmelt.errors import InputError, OutputError, ShardError
 from cmelt.files import make_folder, whole
+from cmelt.shards.progress import told
 from cmelt.shards.read import ShardFolder
 from cmelt.tokens.ecg import FACTS, ECGTokenizer, Scale
 from cmelt.tokens.train import check_sizes, count_values, learn, percentiles, pieces
+from cmelt.tokens.view import view
 
 BLOCK = 64
 """Recordings that are read at a time."""
@@ -42,11 +44,15 @@ def train(
     records: int = 500,
     seed: int = 0,
     where: str = "",
+    leads: Sequence[str] = (),
+    fs_hz: float = 0.0,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train a tokenizer on the training split of `shards`, save it as folder `out`, measure it on held-out recordings; returns a summary.
 
     Values are clipped at `clip_percent` and 100 − `clip_percent` of all training values and put into `symbols` bins; up to `merges`
-    pairs are learnt from `records` recordings that `seed` draws. Raises InputError, OutputError or ShardError.
+    pairs are learnt from `records` recordings that `seed` draws. `leads` and `fs_hz` are what it sees of an ECG; default: all that the
+    shards have. Raises InputError, OutputError or ShardError.
     """
     check_sizes(symbols, merges, clip_percent)
     if out.exists() and not (out / FACTS).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -58,14 +64,17 @@ def train(
     if not total:
         raise ShardError(f"{', '.join(map(str, folders))}: no recording of the training split{f' where {where}' if where else ''}")
     counts = np.zeros(65536, np.int64)
-    for folder, rows in blocks(folders, chosen):
-        count_values(folder.ecg(rows), counts)
     first = folders[0]
+    seen = tuple(leads) or first.leads, float(fs_hz or first.fs_hz)
+    with told("counting values", total, quiet) as advance:
+        for folder, rows in blocks(folders, chosen):
+            count_values(np.rint(seen_of(folder, rows, *seen) / first.lsb_mv).astype(np.int16), counts)
+            advance(len(rows))
     low_mv, high_mv = percentiles(counts, clip_percent, first.lsb_mv)
-    scale = Scale(first.leads, float(first.fs_hz), low_mv, high_mv, symbols)
+    scale = Scale(*seen, low_mv, high_mv, symbols)
     drawn = np.sort(np.random.default_rng(seed).permutation(total)[:records])
     learnt = split_by(chosen, drawn)
-    ecgs = (folder.ecg_mv(rows) for folder, rows in blocks(folders, learnt))
+    ecgs = (seen_of(folder, rows, *seen) for folder, rows in blocks(folders, learnt))
     backend = learn(pieces(scale.quantise(ecg).reshape(-1, ecg.shape[2]) for ecg in ecgs), symbols, merges)
     about = {"version": __version__, "datasets": [folder.manifest["dataset"] for folder in folders], "where": where, "seed": seed}
     about |= {"clip_percent": clip_percent, "merges_asked": merges, "records": total, "records_merged": len(drawn)}
@@ -75,11 +84,13 @@ def train(
     split, held = held_out(folders, where)
     summary = {"out": str(out), "vocab_size": tokenizer.vocab_size, "low_mv": low_mv, "high_mv": high_mv, "records": total}
     summary |= {"records_merged": len(drawn), "seconds": round(seconds, 2), "measured_on": split}
-    return summary | measure(tokenizer, (folder.ecg_mv(rows) for folder, rows in blocks(folders, held)))
+    return summary | measure(tokenizer, (seen_of(folder, rows, *seen) for folder, rows in blocks(folders, held)))
 
 
-def encode(shards: Sequence[Path | str], tokenizer: Path, out: Path, split: str = "", where: str = "") -> dict[str, Any]:
-    """Write the ECGs of `shards` as a Parquet table of tokens, a row a recording; returns a summary.
+def encode(
+    shards: Sequence[Path | str], tokenizer: Path, out: Path, split: str = "", where: str = "", quiet: bool = False
+) -> dict[str, Any]:
+    """Write the ECGs of `shards`, as the tokenizer sees them, as a Parquet table of tokens, a row a recording; returns a summary.
 
     Columns: ``key``, ``dataset``, ``split`` and ``tokens``, a list of 16-bit ids.
     Raises CheckpointError, InputError (another rate), OutputError or ShardError.
@@ -87,18 +98,24 @@ def encode(shards: Sequence[Path | str], tokenizer: Path, out: Path, split: str 
     known = ECGTokenizer.from_folder(tokenizer)
     refuse_foreign(out)
     folders = open_alike(shards)
-    if folders[0].leads != known.scale.leads:
-        raise InputError(f"{folders[0]} has leads {' '.join(folders[0].leads)}, the tokenizer {' '.join(known.scale.leads)}")
+    first, scale = folders[0], known.scale
+    samples = view(np.zeros((1, len(first.leads), first.samples), np.float32), first.leads, first.fs_hz, scale.leads, scale.fs_hz).shape[2]
     chosen = [folder.rows(split, where) for folder in folders]
     if not any(map(len, chosen)):
         raise ShardError(f"{', '.join(map(str, folders))}: no recording that was asked for")
-    facts = {"version": __version__, "tokenizer": known.fingerprint, "fs_hz": known.scale.fs_hz, "samples": folders[0].samples}
+    facts = {"version": __version__, "tokenizer": known.fingerprint, "fs_hz": scale.fs_hz, "samples": samples}
     fields = [("key", pa.string()), ("dataset", pa.string()), ("split", pa.string()), ("tokens", pa.list_(pa.uint16()))]
     schema = pa.schema(fields, {ABOUT: json.dumps(facts).encode()})
     found = Sums(known)
-    with whole(out) as part, pq.ParquetWriter(part, schema, use_dictionary=["dataset", "split"]) as writer:
+    total = sum(map(len, chosen))
+    with (
+        whole(out) as part,
+        pq.ParquetWriter(part, schema, use_dictionary=["dataset", "split"]) as writer,
+        told("tokens", total, quiet) as advance,
+    ):
         for folder, rows in blocks(folders, chosen):
-            ids = found.add(folder.ecg_mv(rows), folder.fs_hz)
+            ids = found.add(seen_of(folder, rows, scale.leads, scale.fs_hz), scale.fs_hz)
+            advance(len(rows))
             columns = folder.table(["key", "split"]).take(rows)
             names = pa.array([str(folder.manifest["dataset"])] * len(rows))
             tokens = pa.array([row.astype(np.uint16) for row in ids], pa.list_(pa.uint16()))
@@ -142,10 +159,9 @@ def plot(folder: Path | str, key: str, tokenizer: Path, file: Path, seconds: flo
     keys = list(shards.column("key"))
     if key not in keys:
         raise ShardError(f"{folder} has no record {key!r}{did_you_mean(key, keys)}; its keys stand in index.parquet")
-    if shards.fs_hz != known.scale.fs_hz:
-        raise InputError(f"{folder} is at {shards.fs_hz:g} Hz, the tokenizer at {known.scale.fs_hz:g} Hz; train one on shards of that rate")
     title = f"{shards.manifest['dataset']} {key}"
-    return save(plot_tokens(known, shards.ecg_mv([keys.index(key)])[0], title=title, seconds=seconds), file)
+    (seen,) = seen_of(shards, np.array([keys.index(key)]), known.scale.leads, known.scale.fs_hz)
+    return save(plot_tokens(known, seen, title=title, seconds=seconds), file)
 
 
 class Sums:
@@ -200,6 +216,11 @@ def open_alike(shards: Sequence[Path | str]) -> list[ShardFolder]:
             if getattr(folder, name) != getattr(first, name):
                 raise ShardError(f"{folder} and {first} differ in {name}; ingest them alike, or train one tokenizer for each")
     return folders
+
+
+def seen_of(folder: ShardFolder, rows: Rows, leads: Sequence[str], fs_hz: float) -> NDArray[np.float32]:
+    """Return what a tokenizer of `leads` at `fs_hz` sees of `rows` of a folder: (N, L, S) in mV; raises InputError."""
+    return view(folder.ecg_mv(rows), folder.leads, folder.fs_hz, leads, fs_hz)
 
 
 def blocks(folders: Sequence[ShardFolder], rows: Sequence[Rows]) -> Iterator[tuple[ShardFolder, Rows]]:

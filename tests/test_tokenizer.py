@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.signal import resample_poly
 from typer.testing import CliRunner
 
 from cmelt.cli import app
@@ -78,20 +79,38 @@ def test_what_is_told_is_so(shards: Path, folder: Path, tmp_path: Path) -> None:
     assert summary["clipped_percent"] == pytest.approx(100 * clipped.mean(), abs=1e-3)
 
 
+def test_a_tokenizer_sees_its_leads_at_its_rate(
+    shards: Path, tmp_path: Path, make_shards: MakeShards, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train([shards], tmp_path / "T", merges=60, records=40, leads=("V5", "II"), fs_hz=50.0)
+    encode([shards], tmp_path / "T", tmp_path / "t.parquet", "test")
+    decode(tmp_path / "t.parquet", tmp_path / "T", tmp_path / "e.npy")
+    opened, tokenizer = ShardFolder(shards), ECGTokenizer.from_folder(tmp_path / "T")
+    ecg = opened.ecg_mv(opened.rows("test"))
+    back = np.load(tmp_path / "e.npy")
+    assert (tokenizer.scale.leads, back.shape) == (("V5", "II"), (len(ecg), 2, 160))
+    for place, lead in enumerate((10, 1)):  # below 25 Hz what comes back runs as the lead did
+        smooth = resample_poly(ecg[:, lead], 1, 2, axis=1)
+        assert np.abs(back[:, place] - tokenizer.quantised(smooth)).max() <= tokenizer.scale.step_mv
+    assert capsys.readouterr().err == "", "little work says nothing where there is no terminal"
+    with pytest.raises(InputError, match="no lead V9"):
+        train([shards], tmp_path / "U", leads=("V9",))
+
+
 def test_errors_say_what_to_do(shards: Path, folder: Path, tmp_path: Path, make_shards: MakeShards) -> None:
-    faster = make_shards(tmp_path / "faster", 20, fs_hz=500.0)
+    slower = make_shards(tmp_path / "slower", 20, fs_hz=50.0)
     (tmp_path / "mine.parquet").write_text("mine")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("mine")
     encode([shards], folder, tmp_path / "t.parquet", "val")
     train([shards], tmp_path / "U", symbols=20, merges=10, records=5)
-    with pytest.raises(InputError, match="500 Hz for a tokenizer of 100 Hz"):
-        encode([faster], folder, tmp_path / "f.parquet")
+    with pytest.raises(InputError, match="50 Hz for a tokenizer of 100 Hz"):
+        encode([slower], folder, tmp_path / "f.parquet")
     assert not (tmp_path / "f.parquet").exists()
-    with pytest.raises(InputError, match="at 500 Hz, the tokenizer at 100 Hz"):
-        plot(faster, "00000", folder, tmp_path / "f.png")
+    with pytest.raises(InputError, match="50 Hz for a tokenizer of 100 Hz"):
+        plot(slower, "00000", folder, tmp_path / "f.png")
     with pytest.raises(ShardError, match="differ in fs_hz"):
-        train([shards, faster], tmp_path / "V")
+        train([shards, slower], tmp_path / "V")
     with pytest.raises(ShardError, match="did you mean"):
         plot(shards, "0000", folder, tmp_path / "f.png")
     with pytest.raises(InputError, match="another tokenizer"):

@@ -1,9 +1,10 @@
-"""How far an ingest is: a live display on a terminal, else a plain line now and then; both on standard error."""
+"""How far an ingest, or other long work, is: a live display on a terminal, else a plain line now and then; both on standard error."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cmelt.shards.store import Store
@@ -87,3 +88,25 @@ class Progress:
         table.add_row(ProgressBar(total=max(self.total, 1), completed=self.done + self.part, width=60))
         table.add_row(f"ingest: {self.line()}")
         return table
+
+
+@contextlib.contextmanager
+def told(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Give what is to be called with every number of ECGs done: a bar on a terminal, else a plain line now and then; on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, quiet=quiet)
+    done, said = 0, time.monotonic()
+    with Bar(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        bar = progress.add_task(what, total=total)
+
+        def advance(count: int) -> None:
+            nonlocal done, said
+            done += count
+            progress.advance(bar, count)
+            if not console.is_terminal and done < total and time.monotonic() - said > INTERVAL_S:
+                said = time.monotonic()
+                console.print(f"{what}: {done} of {total}", soft_wrap=True)
+
+        yield advance

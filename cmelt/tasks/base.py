@@ -24,8 +24,9 @@ from cmelt.labels import TASKS, Vocabulary, load_vocabulary
 from cmelt.models.cmelt import CMELT
 from cmelt.models.store import SHIPPED, WEIGHTS
 from cmelt.record import LEADS
+from cmelt.shards.progress import told
 from cmelt.shards.read import ShardFolder
-from cmelt.tasks.features import Features, blocks, told
+from cmelt.tasks.features import Features, blocks
 
 __all__ = ["Cohort", "Features", "Run", "default_run", "encoder_features", "load_for", "load_model", "newest_run", "on_device", "open_run"]
 

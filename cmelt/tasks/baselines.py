@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks, resample_poly
 
-from cmelt.config import FinetuneRecipe, OptimSettings, TuneSettings
+from cmelt.config import OptimSettings
+from cmelt.config_tasks import FinetuneRecipe, TuneSettings
 from cmelt.models.cmelt import CMELT
 from cmelt.tasks.base import Cohort, encoder_features, on_device
 from cmelt.tasks.features import Features

@@ -17,7 +17,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,14 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from cmelt.errors import CheckpointError
 from cmelt.files import write_whole
 from cmelt.models.cmelt import CMELT
+from cmelt.shards.progress import told
 from cmelt.shards.read import ShardFolder
 
 BLOCK = 4096
@@ -42,7 +40,6 @@ MOST_BYTES = 20e9
 """What a run keeps: four encoders' features of 800,000 ECGs at the published width."""
 IN_USE_S = 3600.0
 """What was used so lately may be in another process's hands, and stays."""
-SAID_EVERY_S = 10.0
 
 Features = dict[str, NDArray[np.float32]]
 """Name of a set of features → (N, width). ECGs give two: ``embedding`` (N, D) and ``mean`` of their tokens (N, W); reports the first;
@@ -202,22 +199,3 @@ def code_digest() -> bytes:
     sources = [*files("cmelt.models").iterdir(), files("cmelt.text").joinpath("tokenizer.py"), files("cmelt.shards").joinpath("read.py")]
     texts = sorted((source.name, source.read_bytes()) for source in sources if source.name.endswith(".py"))
     return hashlib.sha256(repr(texts).encode()).digest()
-
-
-@contextmanager
-def told(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Give what is to be called with every number of ECGs done: a bar on a terminal, else a plain line now and then; on standard error."""
-    console = Console(stderr=True, quiet=quiet)
-    done, said = 0, time.monotonic()
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-        bar = progress.add_task(what, total=total)
-
-        def advance(count: int) -> None:
-            nonlocal done, said
-            done += count
-            progress.advance(bar, count)
-            if not console.is_terminal and done < total and time.monotonic() - said > SAID_EVERY_S:
-                said = time.monotonic()
-                console.print(f"{what}: {done} of {total}", soft_wrap=True)
-
-        yield advance

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from cmelt import __version__
-from cmelt.config import FinetuneRecipe
+from cmelt.config_tasks import FinetuneRecipe
 from cmelt.errors import CheckpointError
 from cmelt.files import make_folder, write_json, write_whole
 from cmelt.metrics import resample_weights

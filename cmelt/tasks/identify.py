@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from cmelt import __version__
-from cmelt.config import FinetuneRecipe
+from cmelt.config_tasks import FinetuneRecipe
 from cmelt.datasets.base import key_of
 from cmelt.datasets.splits import names_in
 from cmelt.errors import InputError, TaskError

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from cmelt.config import FinetuneRecipe
+from cmelt.config_tasks import FinetuneRecipe
 from cmelt.errors import CmeltError
 from cmelt.models.cmelt import CMELT, mean_token
 from cmelt.models.masking import mask_leads

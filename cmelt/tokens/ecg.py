@@ -149,6 +149,11 @@ class ECGTokenizer:
         within = np.arange(ends[-1]) - np.repeat(ends - lengths[tokens], lengths[tokens])
         return letters[np.repeat(starts[tokens], lengths[tokens]) + within].reshape(leads, samples)
 
+    def waveforms(self) -> list[NDArray[np.float32]]:
+        """Return what each id stands for: values in mV, one a sample."""
+        starts, lengths, letters = self._tables
+        return [self.scale.dequantise(letters[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+
     def ends(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Return where each token of ids (T,) ends, (T,), in samples from the first of the first lead, all leads in a row."""
         return np.cumsum(self._tables[1][ids])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,9 @@ from cmelt.files import sync, telling, write_json
 from cmelt.models.cmelt import CMELT
 from cmelt.models.store import save_tensors
 from cmelt.remote import Remote
+
+if TYPE_CHECKING:
+    from cmelt.models.writer import Writer
 
 RECIPE, EMBEDDINGS = "recipe.json", "reports.safetensors"
 """What resuming reads besides a state: written once a run."""
@@ -39,7 +42,7 @@ class Checkpoints:
         self.thread = ThreadPoolExecutor(1)
         self.sending: Future[None] | None = None
 
-    def save(self, model: CMELT, average: CMELT | None, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
+    def save(self, model: CMELT | Writer, average: CMELT | None, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
         """Write the state of step ``facts["step"]``; it appears by one rename, then the oldest go. Raises OutputError.
 
         A kill at any moment leaves a whole state. The state's own model is the `average` where there is one.
@@ -69,7 +72,7 @@ class Checkpoints:
             besides = [file for name in (RECIPE, EMBEDDINGS) if (file := self.folder / name).exists()]
             self._send([*besides, *files], [old / file.name for old in gone for file in reversed(files)])
 
-    def publish(self, model: CMELT, chosen: dict[str, Any]) -> None:
+    def publish(self, model: CMELT | Writer, chosen: dict[str, Any]) -> None:
         """Make `model` the run's model, each of its files by rename, and say in chosen.json which it is. Raises OutputError."""
         part = self.folder / "model.part"
         with removed_after(part), telling(self.folder):
@@ -117,7 +120,7 @@ class Checkpoints:
         self.sending = self.thread.submit(work)
 
 
-def training_tensors(model: CMELT, average: CMELT | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def training_tensors(model: CMELT | Writer, average: CMELT | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return what training needs beside the state's own model: the optimiser's moments, and the weights where the model is an average."""
     names = {id(p): name for name, p in model.named_parameters()}
     tensors = {
@@ -148,7 +151,7 @@ def load_models(state: Path) -> tuple[CMELT, CMELT | None]:
     return model, own.requires_grad_(False)
 
 
-def load_training(state: Path, model: CMELT, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_training(state: Path, model: CMELT | Writer, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore the optimiser's moments of the parameters of `model`, where they are; return the state's facts (step, best, …)."""
     with reading(state) as (facts, tensors):
         moments = _under(tensors, "optim.")

@@ -20,7 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cmelt.files import telling, write_whole
-from cmelt.training.loader import HostBatch
 
 T = TypeVar("T")
 
@@ -39,7 +38,7 @@ class Pace:
         self.samples, self.waited_s, self.apart_s = 0, 0.0, 0.0
         self.began = time.perf_counter()
 
-    def batches(self, source: Iterator[HostBatch]) -> Iterator[HostBatch]:
+    def batches(self, source: Iterator[T]) -> Iterator[T]:
         """Yield what `source` yields, and count how long it took."""
         while True:
             asked = time.perf_counter()

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cmelt import __version__
-from cmelt.config import PretrainRecipe, validate
+from cmelt.config import PretrainRecipe, Settings, validate
+from cmelt.config_tasks import GenerateRecipe
 from cmelt.errors import CheckpointError, OutputError, RecipeError
 from cmelt.files import whole
 from cmelt.models.store import save_tensors
@@ -48,7 +49,7 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
     return out
 
 
-def facts_of(recipe: PretrainRecipe, folders: Sequence[ShardFolder], counts: dict[str, int], parameters: int) -> dict[str, Any]:
+def facts_of(recipe: Settings, folders: Sequence[ShardFolder], counts: dict[str, int], parameters: int) -> dict[str, Any]:
     """Return what recipe.json says of a run."""
     return {
         "version": __version__,
@@ -69,10 +70,15 @@ def read_facts(out: Path) -> dict[str, Any]:
     return facts
 
 
-def differences(out: Path, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return how a run `now` differs from what it was `before`; raises CheckpointError, naming them, for those that change its numbers."""
+def differences(
+    out: Path, before: dict[str, Any], now: dict[str, Any], kind: type[PretrainRecipe] | type[GenerateRecipe] = PretrainRecipe
+) -> list[str]:
+    """Return how a run `now`, of a recipe of `kind`, differs from what it was `before`.
+
+    Raises CheckpointError, naming them, for differences that change its numbers.
+    """
     try:
-        recipes = [validate(PretrainRecipe, facts["recipe"], str(out / RECIPE)) for facts in (before, now)]
+        recipes: list[PretrainRecipe | GenerateRecipe] = [validate(kind, facts["recipe"], str(out / RECIPE)) for facts in (before, now)]
     except RecipeError as error:
         raise CheckpointError(f"{error}; the run was made by cmelt {before['version']}, go on with that") from None
     old, new = (flat(recipe.model_dump(mode="json")) for recipe in recipes)
@@ -88,7 +94,7 @@ def differences(out: Path, before: dict[str, Any], now: dict[str, Any]) -> list[
     return [*said.values(), *(f"{key}: {before[key]} → {now[key]}" for key in ("version", "shards") if before[key] != now[key])]
 
 
-def same_rates(old: PretrainRecipe, new: PretrainRecipe) -> bool:
+def same_rates(old: PretrainRecipe | GenerateRecipe, new: PretrainRecipe | GenerateRecipe) -> bool:
     """Return whether the learning rate is the same at every step that both recipes have."""
     steps = range(min(old.train.steps, new.train.steps))
     return all(learning_rate(s, old.train.steps, old.optim) == learning_rate(s, new.train.steps, new.optim) for s in steps)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from cmelt.config import RECIPES, Settings, recipe_folder
+from cmelt.config import RECIPES, Settings, recipe_folder, recipe_type
 
 HEAD = """# Recipes
 
@@ -25,7 +25,8 @@ Keys = dict[str, Any]
 def recipes_page() -> str:
     """Return the reference of the recipes as Markdown."""
     parts = [HEAD]
-    for verb, kind in RECIPES.items():
+    for verb in RECIPES:
+        kind = recipe_type(verb)
         named = {
             file.stem: flat(tomllib.loads(file.read_text(encoding="utf-8"))) for file in sorted((recipe_folder() / verb).glob("*.toml"))
         }

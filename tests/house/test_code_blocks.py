@@ -40,6 +40,8 @@ LITTLE = {  # what is added to a command so that it is soon done
     "probe": ["--seeds=1", "--fractions=100"],
     "ingest": ["--workers=1"],
     "simulate": [f"--records={RECORDS}", "--workers=1"],
+    "generate train": [f"--set=train.{key}" for key in ("steps=2", "batch=8", "validate_batches=1")],
+    "generate score": ["--limit=4"],
 }
 ALIASES = {"shards": ("demo", "hospital"), "runs": ("demo", "a", "b", "base", "tiny-1")}
 
@@ -154,7 +156,7 @@ def call(line: str) -> str:
     """Run a line that calls cmelt, on a small scale; return what it printed."""
     program, verb, *words = shlex.split(line.replace("/raw/ptb-xl", "raw"), comments=True)
     assert program == "cmelt", f"not a command of cmelt: {line}; say above its block why it is not run"
-    words += LITTLE.get(verb, [])
+    words += LITTLE.get(verb, []) + LITTLE.get(" ".join([verb, *words[:1]]), [])
     if verb == "pretrain":
         words = ["tiny" if word in {"base", "small"} else word for word in words]
     new = {"simulate": 0, "ingest": 2}.get(verb)

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from cmelt.cli import app
-from cmelt.config import RECIPES
+from cmelt.config import RECIPES, recipe_type
 from docs.generate.__main__ import DOCS, PAGES
 from docs.generate.recipes import meanings
 from docs.generate.results import FOLDER, Results, results_page
@@ -48,7 +48,7 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
 
 @pytest.mark.parametrize("verb", RECIPES)
 def test_every_setting_says_what_it_is(verb: str) -> None:
-    sections = {name: info.annotation for name, info in RECIPES[verb].model_fields.items()}
+    sections = {name: info.annotation for name, info in recipe_type(verb).model_fields.items()}
     silent = [f"{name}.{key}" for name, kind in sections.items() for key in kind.model_fields if key not in meanings(kind)]  # type: ignore
     assert not silent
 

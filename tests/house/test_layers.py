@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "cmelt"
 LAYERS = [
     {"errors", "record", "files", "archive", "origins", "remote", "__init__"},
-    {"config", "labels", "metrics", "plots", "charts", "page", "tables", "raw", "exports"},
+    {"config", "config_tasks", "labels", "metrics", "plots", "charts", "page", "tables", "raw", "exports"},
     {"datasets", "signal", "text", "shards", "simulation", "tokens"},
     {"models"},
     {"objectives"},
@@ -37,9 +37,10 @@ LAYERS = [
         "curves",
         "doctor",
         "tokenizer",
+        "generate",
     },
     {"cli_options"},
-    {"cli_tasks", "cli_tokens"},
+    {"cli_tasks", "cli_tokens", "cli_generate"},
     {"cli"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cmelt.config import FinetuneRecipe, load_recipe
+from cmelt.config import load_recipe
+from cmelt.config_tasks import FinetuneRecipe
 from cmelt.errors import CheckpointError, CmeltError, OutputError, TaskError
 from cmelt.labels import challenge_weights, load_vocabulary
 from cmelt.metrics import auroc, challenge_score, macro

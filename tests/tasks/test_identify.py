@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import roc_curve
 
-from cmelt.config import FinetuneRecipe
+from cmelt.config_tasks import FinetuneRecipe
 from cmelt.errors import InputError, TaskError
 from cmelt.metrics import identification
 from cmelt.models.cmelt import CMELT

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cmelt.config import FinetuneRecipe
+from cmelt.config_tasks import FinetuneRecipe
 from cmelt.embed import embed
 from cmelt.errors import InputError, TaskError
 from cmelt.search import search

@@ -57,11 +57,14 @@ class ShardFolder:
         self._far_index = b"" if local else self._far(INDEX)
         self._columns: dict[str, pa.ChunkedArray] = {}
         self.schema: pa.Schema = self._parquet(pq.read_schema)
-        place = self.table(["shard", "ecg_offset"])
-        shards = place.column("shard").combine_chunks().dictionary_encode()
-        self._names: list[str] = shards.dictionary.to_pylist()
-        self._shard = shards.indices.to_numpy().astype(np.int32)
-        self._offset = place.column("ecg_offset").to_numpy()
+        shards = self.encoded("shard")
+        numbers = shards.indices.to_numpy(zero_copy_only=False)
+        used = pc.unique(shards.indices)  # in the order of the index, whatever the order of the file's dictionary
+        self._names: list[str] = shards.dictionary.take(used).to_pylist()
+        number_of = np.zeros(len(shards.dictionary), np.int32)
+        number_of[used.to_numpy()] = np.arange(len(used))
+        self._shard = number_of[numbers]
+        self._offset = self.table(["ecg_offset"]).column(0).to_numpy()
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -91,9 +94,7 @@ class ShardFolder:
 
     def table(self, names: Sequence[str]) -> pa.Table:
         """Return the index columns `names`; raises ShardError for one that there is not."""
-        for name in names:
-            if name not in self.schema.names:
-                raise ShardError(f"{self.place}/{INDEX} has no column {name!r}; it has {', '.join(self.schema.names)}")
+        self._check(names)
         absent = [name for name in names if name not in self._columns]
         if absent:
             found = self._parquet(lambda file: pq.read_table(file, columns=absent))
@@ -106,6 +107,19 @@ class ShardFolder:
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             return column.to_numpy()
         return column.to_pylist()
+
+    def encoded(self, name: str) -> pa.DictionaryArray:
+        """Return index column `name` as its distinct values, in text, and which of them each row has; read in one go, and not kept."""
+        self._check([name])
+        column = self._parquet(lambda file: pq.read_table(file, columns=[name], read_dictionary=[name])).column(0)
+        if not pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string()).dictionary_encode()
+        return column.combine_chunks()
+
+    def _check(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.schema.names:
+                raise ShardError(f"{self.place}/{INDEX} has no column {name!r}; it has {', '.join(self.schema.names)}")
 
     def rows(self, split: str = "", where: str = "") -> NDArray[np.int64]:
         """Return the rows (N,) of a split (train, val, test; '' = all) for which the filter `where` is true, ascending.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ class Corpus:
         self.without_report = self.few_words = self.leaking = self.filtered = self.in_bad_shards = 0
         self.bad_shards: dict[str, str] = {}
         """Path of a shard whose samples are left out → what is wrong with it."""
-        rows = [self._rows(folder, split, data) for folder in self.folders]
+        with ThreadPoolExecutor(1) as beside:  # most of a start is reading indices, and most of that the reports
+            reports = [beside.submit(folder.encoded, "report") for folder in self.folders]
+            rows = [self._rows(folder, split, data, column) for folder, column in zip(self.folders, reports, strict=True)]
         if self.leaking and data.leaks == "refuse":
             raise ShardError(
                 f"{self.leaking} {split} samples are held out in one of the folders (cmelt verify names them); "
@@ -58,7 +61,7 @@ class Corpus:
         self.shard_of: NDArray[np.int64] = np.concatenate(
             [folder.shard_of(some) + base for folder, some, base in zip(self.folders, rows, self.bases[:-1], strict=True)]
         )
-        self.reports, self.report_id = distinct_reports([folder.table(["report"]).column(0) for folder in self.folders], rows)
+        self.reports, self.report_id = distinct_reports([column.result() for column in reports], rows)
         if split == "train" and data.shuffle_reports:
             rng = np.random.default_rng(data.shuffle_reports)
             for number in range(len(rows)):
@@ -149,8 +152,8 @@ class Corpus:
             values.extend(column[row] for row in self.row_of[self.folder_of == number])
         return values
 
-    def _rows(self, folder: ShardFolder, split: str, data: DataSettings) -> NDArray[np.int64]:
-        """Return the wanted rows of `folder`, and count those that are left out."""
+    def _rows(self, folder: ShardFolder, split: str, data: DataSettings, column: Future[pa.DictionaryArray]) -> NDArray[np.int64]:
+        """Return the wanted rows of `folder`, whose reports `column` brings, and count those that are left out."""
         rows = folder.rows(split)
         bad = folder.bad_shards(data.verify == "sha256")
         if bad and data.on_bad_shard == "fatal":
@@ -171,11 +174,13 @@ class Corpus:
             self.filtered += keep(np.isin(rows, folder.rows(where=data.where)))
         if split == "train" and data.leaks != "keep":
             self.leaking += keep(~overlap(folder, self.folders)[rows])
-        told_rows = pc.fill_null(pc.not_equal(folder.table(["report"]).column(0), ""), False)
-        self.without_report += keep(np.asarray(told_rows, bool)[rows])
+        reports = column.result()
+        has_text = np.append(pc.not_equal(reports.dictionary, ""), False)
+        text_of = reports.indices.fill_null(-1).to_numpy()
+        self.without_report += keep(has_text[text_of[rows]])
         if split == "train" and data.min_words > 1:
-            words = pc.list_value_length(pc.utf8_split_whitespace(folder.table(["report"]).column(0).take(rows)))
-            self.few_words += keep(words.to_numpy() >= data.min_words)
+            words = np.asarray(pc.list_value_length(pc.utf8_split_whitespace(reports.dictionary)))
+            self.few_words += keep(words[text_of[rows]] >= data.min_words)
         return rows
 
 
@@ -190,29 +195,31 @@ def _fit_each_other(folders: Sequence[ShardFolder]) -> None:
                 )
 
 
-def distinct_reports(columns: Sequence[pa.ChunkedArray], rows: Sequence[NDArray[np.int64]]) -> tuple[list[str], NDArray[np.int64]]:
+def distinct_reports(columns: Sequence[pa.DictionaryArray], rows: Sequence[NDArray[np.int64]]) -> tuple[list[str], NDArray[np.int64]]:
     """Return the distinct texts in the `rows` of each of `columns`, sorted, and which of them each row is, (N,).
 
     Texts that differ in case or spacing alone are one, as they are to the tokenizer: neither may serve as the other's wrong report.
     """
-    found = pa.chunked_array([chunk for column in columns for chunk in pc.fill_null(column, "").chunks]).dictionary_encode()
+    found = pa.chunked_array(columns).combine_chunks()
     starts = np.cumsum([0, *map(len, columns)])
     wanted = np.concatenate([some + start for some, start in zip(rows, starts, strict=False)])
-    text_of = np.concatenate([chunk.indices.to_numpy() for chunk in found.chunks])[wanted]
+    text_of = found.indices.fill_null(-1).to_numpy()[wanted]
     used = np.flatnonzero(np.bincount(text_of))
-    texts: list[str] = found.chunk(0).dictionary.take(pa.array(used)).to_pylist()
-    order = sorted(range(len(texts)), key=texts.__getitem__)
-    texts = [texts[place] for place in order]
-    same = plain_column(pa.array(texts)).dictionary_encode().indices.to_numpy()  # numbered as they come: the first stands for the rest
+    texts = found.dictionary.take(pa.array(used))
+    order = pc.sort_indices(texts).to_numpy()
+    texts = texts.take(pa.array(order))
+    same = plain_column(texts).dictionary_encode().indices.to_numpy()  # numbered as they come: the first stands for the rest
     number = np.empty(used.max() + 1, np.int64)
     number[used[order]] = same
-    return [texts[place] for place in np.unique(same, return_index=True)[1]], number[text_of]
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(same), prepend=-1))
+    return texts.take(pa.array(first)).to_pylist(), number[text_of]
 
 
 def _families(folder: ShardFolder, rows: NDArray[np.int64], within: str) -> tuple[list[str], NDArray[np.int32]]:
     """Return names, each the first word of index column `within` with the data set's name before it, and which each row has."""
     if not within:
         return [""], np.zeros(len(rows), np.int32)
-    values = folder.table([within]).column(0).cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
-    names = [f"{folder.manifest['dataset']}/{(value.split() or [''])[0]}" for value in values.dictionary.to_pylist()]
-    return names, values.indices.to_numpy()[rows]
+    values = folder.encoded(within)
+    told = [*values.dictionary.to_pylist(), ""]  # the last where there is none
+    names = [f"{folder.manifest['dataset']}/{(value.split() or [''])[0]}" for value in told]
+    return names, values.indices.fill_null(len(told) - 1).to_numpy()[rows]

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cmelt.config import load_recipe
 from cmelt.errors import ShardError
 from cmelt.ingest import ingest
 from cmelt.shards import read
+from cmelt.shards.format import INDEX
 from cmelt.shards.read import ShardFolder
 
 
@@ -44,6 +47,24 @@ def test_columns_and_splits(folder: ShardFolder) -> None:
     assert [folder.column("fold")[row] for row in rows["val"]] == [9]
     with pytest.raises(ShardError, match="no column 'signal'"):
         folder.column("signal")
+
+
+def test_a_column_is_encoded_alike_however_the_index_is_cut(folder: ShardFolder) -> None:
+    table = folder.index.take([8, 2, 2, 5, 0, 8, 1])
+    reports = pa.array(["b", "a", None, "c", "a", "", None])
+    table = table.set_column(table.schema.get_field_index("report"), "report", reports)
+    for size in (1, 3, 7):
+        pq.write_table(table, folder.path / INDEX, row_group_size=size)
+        cut = ShardFolder(folder.path)
+        assert cut.encoded("report").to_pylist() == reports.to_pylist()
+        assert cut.encoded("fold").to_pylist() == [str(fold) for fold in table.column("fold").to_pylist()]
+        assert [cut.names[shard] for shard in cut.shard_of(np.arange(7))] == table.column("shard").to_pylist()
+        assert cut.names == list(dict.fromkeys(table.column("shard").to_pylist()))
+    backwards = pa.DictionaryArray.from_arrays([3, 1, 1, 2, 4, 3, 0], folder.names[::-1])
+    pq.write_table(table.set_column(table.schema.get_field_index("shard"), "shard", backwards), folder.path / INDEX)
+    assert ShardFolder(folder.path).names == list(dict.fromkeys(backwards.to_pylist()))
+    with pytest.raises(ShardError, match="no column 'signal'"):
+        cut.encoded("signal")
 
 
 def first_sample(folder: ShardFolder) -> int:

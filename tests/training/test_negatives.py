@@ -34,8 +34,8 @@ def test_embeddings_are_normalised_and_the_same_again(embeddings: np.ndarray) ->
 
 
 def test_reports_that_differ_in_case_or_spacing_are_one() -> None:
-    first = pa.chunked_array([["Sinus rhythm.", "other."], ["SINUS  rhythm."]])
-    columns = [first, pa.chunked_array([["sinus rhythm.", None, "Other finding.", "ABOVE it"]])]
+    texts = ["Sinus rhythm.", "other.", "SINUS  rhythm."], ["sinus rhythm.", None, "Other finding.", "ABOVE it"]
+    columns = [pa.array(some).dictionary_encode() for some in texts]
     reports, number = distinct_reports(columns, [np.array([0, 1, 2]), np.array([0, 2])])
     assert reports == ["Other finding.", "SINUS  rhythm.", "other."]
     assert number.tolist() == [1, 2, 1, 1, 0]

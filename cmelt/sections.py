@@ -128,7 +128,9 @@ def read_results(folder: Path) -> Found:
         kept = []
         for file in sorted(folder.glob(pattern)):
             result = read_json(file)
-            if missing := lacks(result):
+            if result.get("task") == "generate":
+                unread.append(f"{file.name} is not shown here: reports that a model wrote; cmelt generate score tells of them")
+            elif missing := lacks(result):
                 unread.append(f"{file.name} is left out: it has no {', '.join(sorted(missing))}; another version wrote it, make it anew")
             elif result.get("task", "all") not in TASKS:
                 unread.append(f"{file.name} is left out: this version knows no task {result['task']}")

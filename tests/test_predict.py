@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cmelt.predict import WARNING, predict, see, table
 from cmelt.record import LEADS
 from cmelt.shards.read import ShardFolder
 from tests.conftest import MakeShards, beats, write_record
+from tests.made import SAMPLES
 from tests.pairs import small_model
 
 TEXTS = ("normal ecg", "atrial fibrillation", "left axis deviation")
@@ -140,6 +142,21 @@ def test_recordings_are_named_as_users_name_them(recording: Path, tmp_path: Path
     few = see(tmp_path / "few.hea", settings, zero_missing=True)
     assert "leads_zeroed" in few.flags
     assert np.flatnonzero(few.signal_mv.any(1)).tolist() == [1]
+
+
+def test_a_model_of_any_leads_takes_those_there_are(recording: Path, run: Path, tmp_path: Path) -> None:
+    made = small_model(SAMPLES, ecg_encoder="lead-wise").eval()
+    made.save_pretrained(tmp_path / "any")
+    header = recording.read_text().splitlines()
+    (tmp_path / "few.hea").write_text("\n".join(["few 2 500 2000", header[2], header[8]]) + "\n")  # II and V2
+    shutil.copy(recording.with_suffix(".dat"), tmp_path / "one.dat")
+    with pytest.raises(InputError, match="--zero-missing"):
+        predict(tmp_path / "few.hea", run, texts=TEXTS, quiet=True)
+    result = predict(tmp_path / "few.hea", tmp_path / "any", texts=TEXTS, top=0, quiet=True)
+    assert [lead for lead, value in result["contributions"].items() if value] == ["II", "V2"]
+    seen = see(tmp_path / "few.hea", made.config.conditioning, zero_missing=True).signal_mv
+    cosine = torch.cosine_similarity(made.encode_ecg(seen), made.encode_text(TEXTS)).tolist()
+    assert {row["class"]: row["cosine"] for row in result["classes"]} == pytest.approx(dict(zip(TEXTS, cosine, strict=True)), abs=1e-5)
 
 
 def test_recordings_that_cannot_be_looked_at(recording: Path, run: Path, tmp_path: Path) -> None:

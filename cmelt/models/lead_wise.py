@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cmelt.models.ecg_encoder import ECGEncoder, Layers, token_samples
-from cmelt.models.layers import init_weights, sinusoids
+from cmelt.models.layers import sinusoids
 from cmelt.record import LEADS
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FLAT_MV = 5e-4
 """A lead that nowhere leaves zero by more is absent: half of the finest step of any recorder."""
 
+QUIET = 0.02
+"""How large positions begin: less than what the tokens of a new model hold, or all ECGs would look alike in the first hundred steps."""
+
 
 class LeadTime(nn.Module):
     """Where a token stands: a learnt vector for its lead, and fixed waves for its time, whose height is learnt."""
@@ -29,8 +32,8 @@ class LeadTime(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.lead = nn.Embedding(len(LEADS), width)
-        self.height = nn.Parameter(torch.tensor(0.1))  # as large as the tokens of a new model are
-        init_weights(self, width)
+        nn.init.normal_(self.lead.weight, 0.0, QUIET)
+        self.height = nn.Parameter(torch.tensor(QUIET))
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
         """Return the positions (T, W) of tokens `x` (B, T, W), or (B, K, W) of those at places `at` (B, K)."""

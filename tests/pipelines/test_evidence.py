@@ -14,11 +14,13 @@ import torch
 from cmelt.config import PretrainRecipe
 from cmelt.errors import OutputError
 from cmelt.files import write_json
+from cmelt.metrics import auroc, macro
 from cmelt.models.cmelt import CMELT
+from cmelt.record import LEADS
 from cmelt.tasks import baselines
 from cmelt.training.corpus import Corpus
 from docs.generate.results import Results, results_page
-from pipelines.evidence import bench, draw, scaling, score, transfer
+from pipelines.evidence import bench, draw, leads, scaling, score, transfer
 from pipelines.evidence.plan import Plan
 from pipelines.evidence.stages import done_file, found, run_stages
 from tests.made import FS_HZ, SAMPLES, make
@@ -148,6 +150,30 @@ def test_transfer_trains_without_the_scored_fold_and_tells_what_the_probe_tells(
         json.loads((plan.work / "runs" / f"{kind}-0" / "recipe.json").read_text())["recipe"]["data"] for kind in transfer.KINDS
     )
     assert (true["shuffle_reports"], shuffled["shuffle_reports"]) == (0, 1)
+
+
+def test_fewer_leads_are_scored_as_they_are_seen(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leads, "NUMBERS", (12, 2, 1))
+    asked = (*plan.changes, "model.entity_heads=2", "objectives.entities=0.2")
+    plan = replace(plan, work=plan.work.with_name("leads"), fold="val", changes=asked)
+    assert run_stages(plan.work, plan.settings(), leads.stages_of(plan)) == 0
+    table = leads.figures(plan)
+    assert [of["leads"] for of in table["sim"]["by_leads"]] == [list(LEADS), ["I", "II"], ["I"]]
+    zero = {len(of["leads"]): of["entries"]["zero-shot"] for of in table["real"]["by_leads"]}
+    ground = score.open_ground("real", plan.real, (1.0,), fold="val")
+    ecg_mv = ground.cohort.ecg_mv(ground.problem.folds.test)
+    ecg_mv[:, 1:] = 0
+    for kind, told in (("lead-wise", zero[1]), ("conv-dynamic", zero[1]["baselines"]["conv-dynamic"])):
+        model = plan.load(f"{kind}-0")
+        assert model.config.ecg_encoder == kind.removesuffix("-dynamic")
+        scores = score.text_scores(model, "superclass", model.encode_ecg(ecg_mv).numpy())
+        assert told["macro_auc"] == pytest.approx(macro(auroc(ground.truth, scores)), abs=2e-3)
+    fewer = table["real"]["fewer"]["zero-shot"]
+    assert fewer["macro_auc"] == pytest.approx((zero[1]["macro_auc"] + zero[2]["macro_auc"]) / 2, abs=1e-6)
+    assert fewer["baselines"]["conv"]["difference"] == pytest.approx(fewer["macro_auc"] - fewer["baselines"]["conv"]["macro_auc"], abs=2e-6)
+    page = shown("leads", table)
+    assert "| ahead of `conv`, as `sim-small` has it |" in page
+    assert "Real records, zero-shot by findings:" in page
 
 
 def test_scaling_laws_are_those_of_the_points(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from cmelt.files import write_json
+from cmelt.sections import read_results
 from cmelt.tasks.writing import MEASURES, Compared, compare_all, findings
 
 TRUE = ["sinus rhythm. left bundle branch block.", "atrial fibrillation.", "sinus rhythm. normal ecg.", "sinus rhythm. no infarction."]
@@ -36,6 +40,13 @@ def test_a_resample_is_what_its_recordings_give() -> None:
     for name in MEASURES:
         if name != "entity_macro_f1":  # whose findings are those of the whole fold
             assert by_weight[name] == pytest.approx(again[name]), name
+
+
+def test_the_report_page_says_where_written_reports_are_told_of(tmp_path: Path) -> None:
+    write_json(tmp_path / "generate.json", {"task": "generate"} | compare_all(WRITTEN, TRUE, {}, PATIENTS))
+    found = read_results(tmp_path)
+    assert found.results == []
+    assert found.unread == ["generate.json is not shown here: reports that a model wrote; cmelt generate score tells of them"]
 
 
 def test_a_denied_finding_is_none() -> None:

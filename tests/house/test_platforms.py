@@ -7,6 +7,7 @@ import sys
 
 WINDOWS = """
 import os, pkgutil, importlib, signal, sys
+import psutil, transformers.modeling_utils  # libraries have a half of their own for Windows
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 import cmelt

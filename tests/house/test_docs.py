@@ -41,6 +41,14 @@ def test_every_page_is_reached_and_no_link_is_broken() -> None:
     assert pages <= reached, sorted(str(page.relative_to(REPOSITORY)) for page in pages - reached)
 
 
+def test_no_table_is_torn() -> None:
+    for page in (REPOSITORY / "docs").rglob("*.md"):
+        lines = page.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines[1:], 1):
+            if line.startswith("| ---"):
+                assert lines[number - 1].startswith("|"), f"{page}:{number}: no header above"
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), f"docs/{name} is not what its sources say; run: make pages"

@@ -133,8 +133,8 @@ def test_bench_from_end_to_end(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_transfer_trains_without_the_scored_fold_and_tells_what_the_probe_tells(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "SCRATCH", baselines.SCRATCH.model_copy(update={"epochs": 1}))
-    monkeypatch.setattr(transfer, "BASELINES", ("trivial",))
-    plan = replace(plan, work=plan.work.with_name("transfer"), fold="val")
+    asked = (*plan.changes, "model.entity_heads=2", "objectives.entities=0.2")
+    plan = replace(plan, work=plan.work.with_name("transfer"), fold="val", changes=asked)
     assert run_stages(plan.work, plan.settings(), transfer.stages_of(plan)) == 0
     test = replace(plan, fold="test")
     assert set(transfer.training_stages(plan)) == set(transfer.training_stages(test))  # trained once for both
@@ -144,8 +144,10 @@ def test_transfer_trains_without_the_scored_fold_and_tells_what_the_probe_tells(
     assert "| amplitudes |  | 0." in shown("real-transfer", told | {"times_test_fold_was_scored": 1})
     assert (zero["fraction"], ten["fraction"], full["fraction"]) == (0.0, 0.1, 1.0)
     assert set(zero["baselines"]) == {"shuffled"}
-    assert set(ten["baselines"]) == {"shuffled", "trivial", "supervised"}
+    assert set(ten["baselines"]) == {"shuffled", *transfer.BASELINES, "supervised"}
     assert full["n_test"] == 16
+    assert set(told["by_entities"]["baselines"]) == {"shuffled"}
+    assert told["by_entities"]["fraction"] == 0
     true, shuffled = (
         json.loads((plan.work / "runs" / f"{kind}-0" / "recipe.json").read_text())["recipe"]["data"] for kind in transfer.KINDS
     )

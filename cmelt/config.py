@@ -73,7 +73,8 @@ class ModelSettings(Settings):
     """The sizes of a C-MELT model; the defaults are the published ones."""
 
     ecg_encoder: str = "conv"
-    """The kind of ECG encoder: conv (published), with tokens of all leads, or lead-wise, with tokens of one lead; any leads will do."""
+    """The kind of ECG encoder: conv (published), with tokens of all leads; residual, whose convolutions have short cuts, for few records;
+    or lead-wise, with tokens of one lead; any leads will do."""
     lead_token_s: float = Field(0.64, gt=0)
     """Seconds of its lead that a token of lead-wise stands for, about: whole outputs of the convolutions."""
     conv_layers: tuple[tuple[int, int, int], ...] = ((256, 2, 2),) * 4
@@ -173,6 +174,19 @@ class MaskingSettings(Settings):
     """Probability with which each lead is hidden: set to zero, or with lead-wise taken away."""
     text_prob: float = Field(0.15, ge=0, lt=1)
     """Probability with which each word piece is hidden; four in five become the mask, one in ten another piece."""
+
+
+class AugmentSettings(Settings):
+    """How ECGs are varied in training, as another body, heart rate or moment would have them; all off by default (published)."""
+
+    turn_deg: float = Field(0.0, ge=0, le=90)
+    """Standard deviation of the angle by which the heart's dipole is turned, about each of three axes."""
+    size: float = Field(0.0, ge=0, le=1)
+    """Of the logarithm by which the dipole's waves grow or shrink."""
+    stretch: float = Field(0.0, ge=0, le=1)
+    """Of the logarithm by which time runs faster or slower."""
+    roll: bool = False
+    """Whether a sample begins anywhere in its recording, and goes on at its start."""
 
 
 class ObjectiveSettings(Settings):
@@ -279,6 +293,7 @@ class PretrainRecipe(Settings):
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     masking: MaskingSettings = MaskingSettings()
+    augment: AugmentSettings = AugmentSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
     negatives: NegativeSettings = NegativeSettings()
     optim: OptimSettings = OptimSettings()

@@ -97,7 +97,9 @@ def die() -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("encoder", [("conv", "each"), ("lead-wise", "dynamic")], ids=["conv", "lead-wise"])
+@pytest.mark.parametrize(
+    "encoder", [("conv", "each"), ("residual", "each"), ("lead-wise", "dynamic")], ids=["conv", "residual", "lead-wise"]
+)
 def test_a_run_holds_a_loadable_model_its_recipe_and_its_metrics(shards: Path, tmp_path: Path, encoder: tuple[str, str]) -> None:
     run = tmp_path / "run"
     changes = ("train.trackers=['tensorboard']", "train.pictures_every=3", f"model.ecg_encoder={encoder[0]}", f"masking.leads={encoder[1]}")

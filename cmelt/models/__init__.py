@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ECG_ENCODERS: dict[str, str] = {
     "conv": "cmelt.models.ecg_encoder:ECGEncoder",
     "lead-wise": "cmelt.models.lead_wise:LeadWiseEncoder",
+    "residual": "cmelt.models.residual:ResidualEncoder",
 }
 """ECG encoder by name, as ``model.ecg_encoder`` says it; each is, or is made from, ECGEncoder."""
 

@@ -172,12 +172,14 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         signal, encoder = self.permuted(batch.ecg), self.ecg_encoder
         keep, removed, hidden = mask_ecg_tokens(batch.mask_noise, self.config.mem_prob, encoder.present(signal))
         ecg = self.ecg_project(encoder.encode(encoder.tokens(signal, keep), hidden))  # (B, 1 + K, D)
-        text = self.text_project(self.text_encoder(batch.text_ids, batch.text_padding))  # (B, L, D)
         out = Outputs(removed=removed)
-        if "ets" in wanted:
-            out.ecg_pooled, out.text_pooled = self.pool_ecg(ecg, hidden), self.pool_text(text, batch.text_padding)
         if "entities" in wanted and self.entity_head is not None:
             out.entity_logits = self.entity_head(ecg, hidden)
+        if set(wanted) <= {"entities"}:
+            return out  # nothing reads the text
+        text = self.text_project(self.text_encoder(batch.text_ids, batch.text_padding))  # (B, L, D)
+        if "ets" in wanted:
+            out.ecg_pooled, out.text_pooled = self.pool_ecg(ecg, hidden), self.pool_text(text, batch.text_padding)
         if {"mlm", "mem", "etm"} & set(wanted):
             self._fuse(ecg, hidden, text, keep, batch, wanted, out)
         return out

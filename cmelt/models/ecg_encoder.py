@@ -105,9 +105,13 @@ class ECGEncoder(nn.Module):
         """Return how many samples of a lead a token stands for."""
         return token_samples(self.conv_layers)
 
+    def frames(self, samples: int) -> int:
+        """Return how many tokens there are along the time of `samples`."""
+        return token_count(samples, self.conv_layers)
+
     def count(self, samples: int) -> int:
         """Return T, the number of tokens of an ECG of `samples`."""
-        return token_count(samples, self.conv_layers)
+        return self.frames(samples)
 
     def present(self, ecg: Tensor) -> Tensor | None:
         """Return which tokens of `ecg` (B, 12, S) there are, (B, T) bool; None = all."""

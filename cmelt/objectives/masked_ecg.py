@@ -11,7 +11,7 @@ from torch import Tensor
 from cmelt.config import ObjectiveSettings
 from cmelt.models.batch import Batch, Outputs
 from cmelt.models.cmelt import CMELT
-from cmelt.models.ecg_encoder import ECGEncoder, token_count
+from cmelt.models.ecg_encoder import ECGEncoder
 from cmelt.models.layers import precise, take
 from cmelt.objectives.ranks import Ranks
 
@@ -22,7 +22,7 @@ def mem_target(encoder: ECGEncoder, ecg: Tensor) -> Tensor:
     The ECG is trimmed to whole patches and each lead standardised over the trimmed window (unbiased variance, 1e-6 added).
     """
     samples = encoder.token_samples
-    window = ecg[:, :, : token_count(ecg.shape[-1], encoder.conv_layers) * samples]
+    window = ecg[:, :, : encoder.frames(ecg.shape[-1]) * samples]
     window = window - window.mean(dim=-1, keepdim=True)
     variance = torch.linalg.vector_norm(window, dim=-1, keepdim=True).square() / (window.shape[-1] - 1)  # a sixth of var_mean's time
     return encoder.patches(window * (variance + 1e-6).rsqrt())

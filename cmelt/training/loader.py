@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmelt.config import PretrainRecipe
+from cmelt.config import AugmentSettings, PretrainRecipe
 from cmelt.errors import RecipeError
+from cmelt.models.augment import NUMBERS, varied, varies
 from cmelt.models.cmelt import CMELT, Batch
 from cmelt.models.masking import keep_leads, mask_text
 from cmelt.shards.order import noise
@@ -53,14 +54,19 @@ class HostBatch:
     text_report_id: Tensor
     entities: Tensor
     """As in `Batch`."""
+    variation: Tensor
+    """(b, N) uniform noise of `augment`; N = 0 where nothing is varied."""
+    augment: AugmentSettings
     lsb_mv: float = 1.0
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on `device`: int16 as mV, leads masked."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "lsb_mv"}
-        ecg, kept = moved.pop("ecg"), moved.pop("lead_kept")
+        """Return the batch on `device`: int16 as mV, varied, leads masked."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name not in ("augment", "lsb_mv")}
+        ecg, kept, variation = moved.pop("ecg"), moved.pop("lead_kept"), moved.pop("variation")
         if ecg.dtype == torch.int16:
             ecg = ecg.float().mul_(self.lsb_mv)
+        if varies(self.augment):
+            ecg = varied(ecg, variation, self.augment)
         return Batch(ecg=ecg if self.lead_kept.all() else ecg * kept[:, :, None], ecg_target=ecg, **moved)
 
     def __len__(self) -> int:
@@ -76,7 +82,7 @@ class Loader:
     ) -> None:
         """Take what batches are made of.
 
-        ``augment`` False leaves the leads alone and mixes nothing (validation); ``late`` leaves the conversion to mV to the device.
+        ``augment`` False leaves the ECGs alone and mixes nothing (validation); ``late`` leaves the conversion to mV to the device.
         """
         self.corpus, self.recipe, self.dealer = corpus, recipe, dealer
         self.seed = recipe.train.seed
@@ -87,6 +93,7 @@ class Loader:
         self.texts = TokenTable(self.tokens, corpus.reports)
         self.findings = FindingTable(model.config.entities if recipe.objectives.entities else (), corpus.reports)
         self.masking = recipe.masking if augment else recipe.masking.model_copy(update={"leads": "each", "lead_prob": 0.0})
+        self.augment = recipe.augment if augment else AugmentSettings()
         self.late = late
         self._room = Room()
 
@@ -153,8 +160,8 @@ class Loader:
         ids, lengths = self.texts.padded(text_id)
         length = ids.shape[1]
         padding = np.arange(length) >= lengths[:, None]
-        wanted = (12, self.ecg_tokens, 3 * length, 1)
-        lead_noise, mask_noise, text_noise, share = noise(self.seed, epochs, positions, wanted)
+        wanted = (12, self.ecg_tokens, 3 * length, 1, NUMBERS if varies(self.augment) else 0)
+        lead_noise, mask_noise, text_noise, share, variation = noise(self.seed, epochs, positions, wanted)
         # Three numbers a token, one token after the other: they do not depend on the longest text of the batch.
         by_token = text_noise.reshape(-1, length, 3).transpose(0, 2, 1)
         texts = torch.from_numpy(ids), torch.from_numpy(padding), torch.from_numpy(by_token)
@@ -169,6 +176,7 @@ class Loader:
             "report_id": torch.from_numpy(report_id),
             "text_report_id": torch.from_numpy(text_id),
             "entities": self.findings.rows(report_id),
+            "variation": torch.from_numpy(variation),
         }
         each = len(rows) // count
         plans = []
@@ -186,7 +194,7 @@ class Loader:
     def _made(self, plan: Plan) -> HostBatch:
         """Return the batch of `plan`, ECGs and all."""
         rows, rest = plan
-        return HostBatch(ecg=self._ecg(rows), lsb_mv=self.corpus.lsb_mv, **rest)
+        return HostBatch(ecg=self._ecg(rows), augment=self.augment, lsb_mv=self.corpus.lsb_mv, **rest)
 
     def _expect(self, step: int) -> None:
         """Have the shards of the window in which batch `step` begins, and of the next, fetched and kept where they lie at a URL."""

@@ -21,7 +21,7 @@ SAMPLES = 160
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["conv", "lead-wise"])
+@pytest.mark.parametrize("encoder", ["conv", "residual", "lead-wise"])
 def test_the_graph_is_the_encoder(tmp_path: Path, encoder: str) -> None:
     model = small_model(SAMPLES, ecg_encoder=encoder)
     settings = {"leads": LEADS[::-1], "signal": SignalSettings(highpass_hz=0.67)}

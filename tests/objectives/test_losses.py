@@ -36,7 +36,7 @@ def only(name: str, **forms: str | float) -> ObjectiveSettings:
         ("entities", {}),
     ],
 )
-@pytest.mark.parametrize("encoder", ["conv", "lead-wise"])
+@pytest.mark.parametrize("encoder", ["conv", "residual", "lead-wise"])
 def test_gradients_are_finite_differences(name: str, forms: dict[str, str], encoder: str) -> None:
     model = small_model(reports=REPORTS, ecg_encoder=encoder, entity_heads=2 * (name == "entities")).double().eval()
     batch = small_batch(model, REPORTS, 6)

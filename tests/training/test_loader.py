@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmelt.config import PretrainRecipe
+from cmelt.config import AugmentSettings, PretrainRecipe
 from cmelt.errors import InputError, RecipeError, ShardError
 from cmelt.training.corpus import Corpus
 from cmelt.training.loader import HostBatch, Loader
@@ -55,7 +55,7 @@ def rows(batches: list[HostBatch]) -> list[tuple[object, ...]]:
     for batch in batches:
         for row, padding in enumerate(batch.text_padding):
             texts = [getattr(batch, name)[row][~padding].tolist() for name in ("text_ids", "mlm_labels")]
-            rest = [f.name for f in fields(batch) if f.name not in ("lsb_mv", "text_ids", "mlm_labels", "text_padding")]
+            rest = [f.name for f in fields(batch) if f.name not in ("augment", "lsb_mv", "text_ids", "mlm_labels", "text_padding")]
             found.append((*texts, *(getattr(batch, name)[row].numpy().tobytes() for name in rest)))
     return found
 
@@ -115,6 +115,26 @@ def test_leads_are_masked_and_units_converted_on_the_device(folder: Path) -> Non
     assert torch.equal(batch.ecg_target, waiting.ecg)
     assert torch.equal(batch.ecg == 0, ~waiting.lead_kept[:, :, None] | (batch.ecg_target == 0))
     assert 20 < int(waiting.lead_kept.sum()) < 90
+
+
+def test_ecgs_vary_the_same_on_any_ranks_and_never_in_validation(folder: Path) -> None:
+    recipe = PretrainRecipe.model_validate(
+        {"augment": {"turn_deg": 10, "roll": True}, "train": {"batch": 9}, "masking": {"lead_prob": 0.0}}
+    )
+    corpus = Corpus([folder], "train", "device", recipe.data)
+    parts = small_model(reports=corpus.reports), recipe, Dealer(report_embeddings(corpus.reports))
+    loader, plain = Loader(corpus, *parts), Loader(corpus, *parts, augment=False)
+    whole, late = loader.batch(0).to("cpu"), Loader(corpus, *parts, late=True).batch(0).to("cpu")
+    torch.testing.assert_close(late.ecg, whole.ecg, rtol=1e-5, atol=1e-5)
+    assert torch.equal(whole.ecg, whole.ecg_target), "what is rebuilt is what was seen"
+    halves = torch.cat([loader.batch(0, rank, 2).to("cpu").ecg for rank in range(2)])
+    torch.testing.assert_close(halves, whole.ecg, rtol=1e-5, atol=1e-5)
+    assert torch.equal(loader.batch(0).to("cpu").ecg, whole.ecg)
+    still = plain.batch(0)
+    assert still.variation.shape == (9, 0)
+    off = recipe.model_copy(update={"augment": AugmentSettings()})
+    assert torch.equal(still.to("cpu").ecg, Loader(corpus, parts[0], off, parts[2]).batch(0).to("cpu").ecg)
+    assert (whole.ecg - still.to("cpu").ecg).abs().amax() > 0.01
 
 
 def test_a_batch_that_is_kept_is_not_written_over(folder: Path) -> None:

@@ -73,8 +73,7 @@ class ModelSettings(Settings):
     """The sizes of a C-MELT model; the defaults are the published ones."""
 
     ecg_encoder: str = "conv"
-    """The kind of ECG encoder: conv (published), with tokens of all leads; residual, whose convolutions have short cuts, for few records;
-    or lead-wise, with tokens of one lead; any leads will do."""
+    """The kind: conv (published); residual, convolutions with short cuts, for few records; lead-wise, tokens of one lead, any leads."""
     lead_token_s: float = Field(0.64, gt=0)
     """Seconds of its lead that a token of lead-wise stands for, about: whole outputs of the convolutions."""
     conv_layers: tuple[tuple[int, int, int], ...] = ((256, 2, 2),) * 4
@@ -138,6 +137,8 @@ class ModelSettings(Settings):
     """What the uni-modal poolers read: the first token (published) or the mean over tokens."""
     entity_heads: int = Field(0, ge=0)
     """Attention heads of the entity queries, which read findings off the ECG tokens; 0 = the model has none (published)."""
+    entity_read: Literal["heads", "direct"] = "heads"
+    """How they read: by attention with heads and a norm (K-MERL), or tokens weighed as they are, which a linear probe reads better."""
 
 
 class DataSettings(Settings):

@@ -2,7 +2,7 @@
 # Pre-train on simulated and real training records, probe on real ones, beside controls and baselines on the same draws; in resumable stages.
 # Fold val, the default, is for choices: the test fold is not touched. The last command says test: it is then scored, once, and written down.
 # Usage: sh pipelines/real-transfer.sh PTBXL SIM_SHARDS WORK [val|test] [OPTIONS]      options: --recipe, --set, --seeds, --count
-# PTBXL is the unpacked download at 500 Hz; SIM_SHARDS what cmelt ingest made of cmelt simulate by the default recipe.
+# PTBXL is the unpacked download at 500 Hz; SIM_SHARDS what cmelt ingest made of cmelt simulate with --set signal.fs_hz=100, as here of PTBXL.
 set -eu
 raw=$1
 sim=$2
@@ -12,6 +12,6 @@ shift 3
 [ $# -gt 0 ] && shift
 mkdir -p "$work"
 
-[ -f "$work/real/manifest.json" ] || cmelt ingest ptbxl "$raw" "$work/real"
+[ -f "$work/real/manifest.json" ] || cmelt ingest ptbxl "$raw" "$work/real" --set signal.fs_hz=100
 python -m pipelines.evidence.transfer "$work/stages" --sim "$sim" --real "$work/real" --fold "$fold" \
-    --set train.steps=100 --set 'data.weights={ptbxl = 1, ptbxl-simulated = 4}' "$@"
+    --recipe few-records --set 'data.weights={ptbxl = 3, ptbxl-simulated = 5}' "$@"

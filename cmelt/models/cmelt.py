@@ -96,7 +96,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         self.contrast = Contrast()
         for part in (self.ecg_project, self.text_project, self.etm_head):
             init_weights(part, width)
-        self.entity_head = EntityHead(width, config.entity_heads, len(config.entities)) if config.entity_heads else None
+        heads, direct = config.entity_heads, config.entity_read == "direct"
+        self.entity_head = EntityHead(width, heads, len(config.entities), direct) if heads else None
 
     @classmethod
     def create(

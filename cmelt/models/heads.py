@@ -95,21 +95,35 @@ class MEMDecoder(nn.Module):
 
 
 class EntityHead(nn.Module):
-    """A learnt query for each finding, which reads the ECG tokens, and a logit of what it read (K-MERL, arXiv 2502.17900)."""
+    """A learnt query for each finding, which reads the ECG tokens, and a logit of what it read (K-MERL, arXiv 2502.17900).
 
-    def __init__(self, width: int, heads: int, count: int) -> None:
+    With `heads` it reads by attention with heads and a norm, as K-MERL does; with ``direct`` it weighs the tokens themselves and their
+    mean is scored, so that what tells findings stands in the tokens as it is, for a linear probe to read.
+    """
+
+    def __init__(self, width: int, heads: int, count: int, direct: bool = False) -> None:
         super().__init__()
+        self.direct = direct
         self.queries = nn.Embedding(count, width)
-        self.cross = Attention(width, heads)
-        self.norm = nn.LayerNorm(width)
+        if direct:
+            self.key = nn.Linear(width, width)
+        else:
+            self.cross = Attention(width, heads)
+            self.norm = nn.LayerNorm(width)
         self.score = nn.Embedding(count, width)  # each finding has a direction of its own
         self.bias = nn.Parameter(torch.zeros(count))
         init_weights(self, width)
 
     def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return logits (B, E) of projected tokens (B, 1 + K, D), of which those `hidden` (B, 1 + K) are not there."""
-        queries = self.queries.weight.to(tokens.dtype).expand(len(tokens), -1, -1)  # (B, E, D)
-        read = self.norm(queries + self.cross(queries, tokens, hidden))
+        if self.direct:
+            heed = self.key(tokens) @ self.queries.weight.to(tokens.dtype).T  # (B, 1 + K, E)
+            if hidden is not None:
+                heed = heed.masked_fill(hidden[:, :, None], -torch.inf)
+            read = heed.softmax(dim=1).mT @ tokens
+        else:
+            queries = self.queries.weight.to(tokens.dtype).expand(len(tokens), -1, -1)  # (B, E, D)
+            read = self.norm(queries + self.cross(queries, tokens, hidden))
         return (read * self.score.weight).sum(dim=-1) + self.bias
 
     @torch.no_grad()

@@ -30,9 +30,6 @@ class Residual(nn.Module):
         self.down = nn.Conv1d(before, after, kernel, stride, kernel // 2)
         self.refine = nn.Conv1d(after, after, kernel, 1, kernel // 2)
         self.carry = nn.Identity() if (before, stride) == (after, 1) else nn.Conv1d(before, after, 1, stride)
-        for conv in (self.down, self.carry):
-            if isinstance(conv, nn.Conv1d):
-                nn.init.kaiming_normal_(conv.weight)
         for start in self.refine.parameters():
             nn.init.zeros_(start)
 
@@ -52,8 +49,8 @@ class ResidualEncoder(ECGEncoder):
         sizes = [(before, *layer) for before, layer in zip(channels, self.conv_layers, strict=False)]
         before, after, kernel, stride = sizes[0]
         stem = nn.Conv1d(before, after, kernel, stride, kernel // 2)
-        nn.init.kaiming_normal_(stem.weight)
         self.convs = nn.ModuleList([stem, *(Residual(*size) for size in sizes[1:])])
+        nn.init.orthogonal_(self.project.weight)  # what it reads is small at first, and to remain large enough for the norm behind it
 
     def positions(self, config: ModelConfig) -> nn.Module:
         """Return nothing that could learn: tokens know their neighbours."""

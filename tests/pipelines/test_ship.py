@@ -124,7 +124,7 @@ def test_the_shipped_models_script_goes_on_where_it_stopped(tmp_path: Path) -> N
 def test_the_other_scripts_prepare_once_and_hand_options_on(tmp_path: Path, script: str, arguments: tuple[str, ...], module: str) -> None:
     status, calls = told(tmp_path, script, *arguments)
     assert not status
-    assert "cmelt ingest ptbxl raw work/real" in calls
+    assert any(call.startswith("cmelt ingest ptbxl raw work/real") for call in calls)
     assert calls[-1].startswith(f"python -m pipelines.evidence.{module}")
     assert calls[-1].endswith(" ".join(arguments[-2:]))
     assert told(tmp_path, script, *arguments)[1] == calls[-1:]

@@ -30,6 +30,9 @@ class Residual(nn.Module):
         self.down = nn.Conv1d(before, after, kernel, stride, kernel // 2)
         self.refine = nn.Conv1d(after, after, kernel, 1, kernel // 2)
         self.carry = nn.Identity() if (before, stride) == (after, 1) else nn.Conv1d(before, after, 1, stride)
+        for conv in (self.down, self.carry):
+            if isinstance(conv, nn.Conv1d):
+                nn.init.kaiming_normal_(conv.weight)
         for start in self.refine.parameters():
             nn.init.zeros_(start)
 
@@ -50,7 +53,7 @@ class ResidualEncoder(ECGEncoder):
         before, after, kernel, stride = sizes[0]
         stem = nn.Conv1d(before, after, kernel, stride, kernel // 2)
         self.convs = nn.ModuleList([stem, *(Residual(*size) for size in sizes[1:])])
-        nn.init.orthogonal_(self.project.weight)  # what it reads is small at first, and to remain large enough for the norm behind it
+        nn.init.kaiming_normal_(stem.weight)
 
     def positions(self, config: ModelConfig) -> nn.Module:
         """Return nothing that could learn: tokens know their neighbours."""

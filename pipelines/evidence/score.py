@@ -156,6 +156,13 @@ def read(folder: Path, names: Sequence[str], ground: str) -> dict[float, Predict
     return {share: replace(one, scores=np.concatenate([table[share].scores for table in tables])) for share, one in first.items()}
 
 
+def together(of: Predictions, runs: int) -> Predictions:
+    """Return `of`, whose sets are those of `runs` models for each draw, with the models' scores of a draw averaged, each standardised."""
+    centre, spread = of.scores.mean(1, keepdims=True), of.scores.std(1, keepdims=True)
+    alike = (of.scores - centre) / np.where(spread > 0, spread, 1.0)
+    return replace(of, scores=alike.reshape(-1, runs, *of.scores.shape[1:]).mean(1))
+
+
 def usable(of: Predictions) -> NDArray[np.bool_]:
     """Return which classes have positives and negatives among the scored recordings, (C,)."""
     return np.asarray(of.truth.any(0) & ~of.truth.all(0))

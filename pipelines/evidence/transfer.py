@@ -76,12 +76,15 @@ def result(plan: Plan) -> dict[str, Any]:
     """Return what was found, in the form of the probe's results, zero-shot as fraction 0."""
     ground = f"real-{plan.fold}"
     others = {name: score.read(plan.work / "scores", [name], ground) for name in ("shuffled", *BASELINES, SUPERVISED)}
-    entries = score.entries(score.read(plan.work / "scores", ["model"], ground), others)
+    own = score.read(plan.work / "scores", ["model"], ground)
+    entries = score.entries(own, others)
     recipe = plan.recipe_of(plan.seeds[0])
     told: dict[str, Any] = {"task": "superclass", "protocol": "strict", "fold": plan.fold, "seeds": list(plan.seeds)}
     if found(plan.work, f"model-on-{plan.fold}")["queries"]:
         asked = {kind: score.read(plan.work / "scores", [f"{kind}{QUERIES}"], ground) for kind in KINDS}
         told["by_entities"] = score.entries(asked["model"], {"shuffled": asked["shuffled"]})[0]
+    if len(plan.seeds) > 1:
+        told["together"] = score.entries({share: score.together(one, len(plan.seeds)) for share, one in own.items()}, {})
     told |= {"steps": recipe.train.steps, "rule": {"texts": RULE[0], "similarity": RULE[1]}, "fractions": entries}
     return told
 

@@ -18,6 +18,7 @@ from cmelt.metrics import auroc, macro
 from cmelt.models.cmelt import CMELT
 from cmelt.record import LEADS
 from cmelt.tasks import baselines
+from cmelt.tasks.compare import Predictions
 from cmelt.training.corpus import Corpus
 from docs.generate.results import Results, results_page
 from pipelines.evidence import bench, draw, leads, scaling, score, transfer
@@ -152,6 +153,20 @@ def test_transfer_trains_without_the_scored_fold_and_tells_what_the_probe_tells(
         json.loads((plan.work / "runs" / f"{kind}-0" / "recipe.json").read_text())["recipe"]["data"] for kind in transfer.KINDS
     )
     assert (true["shuffle_reports"], shuffled["shuffle_reports"]) == (0, 1)
+
+
+def test_models_together_are_the_mean_of_what_each_ranks() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 2, 30, 3))  # two models, two draws
+    scores = np.stack([one[0], 1e6 * other[0] + 7, one[1], other[1]])  # in the order of their seeds: draw by draw
+    of = Predictions(np.arange(30).astype(str), np.arange(30), ("a", "b", "c"), np.ones((30, 3), np.int8), scores)
+    found = score.together(of, 2).scores
+    assert found.shape == (2, 30, 3)
+    for at in range(2):
+        each = [(x - x.mean(0)) / x.std(0) for x in (one[at], other[at])]
+        np.testing.assert_allclose(found[at], np.mean(each, axis=0), atol=1e-6)
+    still = replace(of, scores=np.zeros((2, 30, 3)))
+    assert np.array_equal(score.together(still, 2).scores, np.zeros((1, 30, 3)))
 
 
 def test_fewer_leads_are_scored_as_they_are_seen(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

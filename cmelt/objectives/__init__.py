@@ -33,9 +33,12 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of the wanted losses, and each of them, detached, by name.
 
+    Losses are computed in float32, whatever the model was: in bf16 a contrast could not tell similarities apart below one part in 256.
     `ranks` joins what a loss needs of other processes (none by default); averaging the ranks' gradients, as DDP does, then
     gives the gradient of the loss over the joined batch.
     """
+    from torch import autocast
+
     from cmelt.objectives.ranks import Ranks
 
     ranks = ranks or Ranks()
@@ -45,7 +48,8 @@ def total_loss(
         if not getattr(settings, name):
             continue
         module, function = OBJECTIVES[name].split(":")
-        loss = getattr(import_module(module), function)(model, outputs, batch, settings, ranks)
+        with autocast(batch.ecg.device.type, enabled=False):
+            loss = getattr(import_module(module), function)(model, outputs, batch, settings, ranks)
         total = total + getattr(settings, name) * loss
         parts[name] = loss.detach()
     assert not isinstance(total, float), "no objective is switched on"

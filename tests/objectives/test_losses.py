@@ -170,3 +170,15 @@ def test_normalised_forms_learn_their_temperature() -> None:
         total_loss(model, model(batch, wanted(settings)), batch, settings)[0].backward()
         assert (model.contrast.log_scale.grad is not None) == (form != "published")
         assert (model.contrast.bias.grad is not None) == bias
+
+
+@pytest.mark.parametrize("form", ["published", "siglip", "infonce"])
+def test_losses_are_precise_whatever_the_model_was_computed_in(form: str) -> None:
+    model = small_model(reports=REPORTS, entity_heads=2).eval()
+    batch, settings = small_batch(model, REPORTS, 8), ObjectiveSettings.model_validate({"entities": 1, "ets_form": form})
+    with torch.no_grad():
+        outputs = model(batch)
+        plain = total_loss(model, outputs, batch, settings)[1]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = total_loss(model, outputs, batch, settings)[1]
+    assert {name: float(value) for name, value in found.items()} == {name: float(value) for name, value in plain.items()}

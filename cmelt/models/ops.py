@@ -107,17 +107,18 @@ class _ActivatedLinear(torch.autograd.Function):
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rate: float, scale: float | None = None) -> Tensor:
     """Return scaled_dot_product_attention of (B, H, ·, d) tensors with dropout `rate`; `mask` True = seen, or added to the scores.
 
-    The fused kernels keep no attention weights. The CPU's has no dropout, so there they are made again in the backward pass; and its
-    backward pass in bf16 takes some eight times that in fp32, so there attention stays in fp32.
+    The fused kernels keep no attention weights. The CPU's has no dropout, so with dropout they are made again in the backward pass; and
+    its own backward pass takes in bf16 some eight times what it takes in fp32, so there attention stays in fp32.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        with torch.autocast("cpu", enabled=False):
-            wide = mask.float() if mask is not None and mask.is_floating_point() else mask
-            return attend(query.float(), key.float(), value.float(), wide, rate, scale).to(query.dtype)
     if rate and query.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         out: Tensor = _Attend.apply(query, key, value, mask, rate, scale)
         return out
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        with torch.autocast("cpu", enabled=False):
+            wide = mask.float() if mask is not None and mask.is_floating_point() else mask
+            out = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), wide, rate, scale=scale)
+            return out.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, mask, rate, scale=scale)
 
 

@@ -115,3 +115,23 @@ def test_less_is_kept() -> None:
 
     assert kept(lambda: activated_linear(F.gelu, weight, None, x)) <= 0.51 * kept(lambda: F.linear(F.gelu(x), weight))
     assert kept(lambda: dropout(x, 0.1, True)) <= 0.3 * kept(lambda: F.dropout(x, 0.1))
+
+
+def test_attention_under_bf16_on_a_cpu_is_that_of_fp32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = [torch.randn(2, 3, 9, 8, generator=generator).bfloat16() for _ in range(3)]
+    mask = torch.rand(2, 1, 1, 9, generator=generator) > 0.3
+    for how in (mask, torch.where(mask, 0.0, -1e4).bfloat16(), None):
+        narrow = [x.clone().requires_grad_() for x in wide]
+        full = [x.float().requires_grad_() for x in wide]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = attend(narrow[0], narrow[1], narrow[2], how, 0.0)
+        assert found.dtype == torch.bfloat16
+        expected = attend(full[0], full[1], full[2], how if how is None or how.dtype == torch.bool else how.float(), 0.0)
+        assert torch.equal(found, expected.bfloat16())
+        found.float().sum().backward()
+        expected.sum().backward()
+        for mine, theirs in zip(narrow, full, strict=True):
+            assert mine.grad is not None
+            assert theirs.grad is not None
+            torch.testing.assert_close(mine.grad.float(), theirs.grad, rtol=0.02, atol=0.02)

@@ -1,7 +1,6 @@
 """Recipes: TOML in, typed and validated settings out.
 
-A recipe says what is done to the data (science), never where things are (paths) or who may (secrets). Named recipes
-lie in ``pipelines/VERB/NAME.toml``; ``--set a.b=c`` changes single keys; the resolved recipe is saved with every output.
+A recipe says what is done to the data, never where things are. Named ones lie in ``pipelines/VERB/NAME.toml``; ``--set`` changes keys.
 """
 
 from __future__ import annotations
@@ -301,9 +300,11 @@ class PretrainRecipe(Settings):
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
-    def _entities(self) -> PretrainRecipe:
+    def _together(self) -> PretrainRecipe:
         if bool(self.objectives.entities) != bool(self.model.entity_heads):
             raise ValueError("objectives.entities trains the queries of model.entity_heads: both are 0, or neither")
+        if self.objectives.mem and not self.model.mem_prob:
+            raise ValueError("objectives.mem rebuilds what model.mem_prob removes, and that is nothing; set objectives.mem=0, or raise it")
         return self
 
 

@@ -72,8 +72,9 @@ class Rates:
 
     def line(self) -> str:
         """Return the estimate in words."""
+        lasts = f"{self.seconds / 3600:.1f} hours" if self.seconds >= 3600 else f"{self.seconds / 60:.0f} minutes"
         return (
-            f"{self.parameters / 1e6:.1f} M parameters; {self.steps} steps of {self.batch} pairs: about {self.seconds / 3600:.1f} hours, "
+            f"{self.parameters / 1e6:.1f} M parameters; {self.steps} steps of {self.batch} pairs: about {lasts}, "
             f"{self.memory_bytes / 1e9:.1f} GB of memory, {self.disk_bytes / 1e9:.2f} GB of disk, by steps of {self.tried} made-up pairs "
             f"made now on {self.device}; reading, validation and saving are not in it. Nothing was written."
         )

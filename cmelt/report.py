@@ -182,7 +182,8 @@ def _seen_by_the_model(run: Path, folders: Sequence[ShardFolder], task: str) -> 
                 "rank": int(np.flatnonzero(order == gallery.index(own))[0]) + 1 if own else 0,
                 "nearest": [(float(scores[i]), gallery[i], gallery[i] == own) for i in order[:3]],
             })  # fmt: skip
-    rebuilt = _rebuilt(model, ecg_mv[0], reports[picked[0][1]], keys[picked[0][1]])
+    first = picked[0][1]
+    rebuilt = _rebuilt(model, ecg_mv[0], reports[first], keys[first]) if model.config.mem_prob else None
     return {"rebuilt": rebuilt, "examples": examples, "gallery": len(gallery), "map": _map(run, model, folder, task)}
 
 

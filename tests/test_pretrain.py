@@ -99,12 +99,15 @@ def die() -> None:
 
 def test_few_records_train_in_bf16_the_same_way_twice(shards: Path, tmp_path: Path) -> None:
     quick = [f"train.{key}=4" for key in ("steps", "validate_every", "save_every")]
-    few = load_recipe("pretrain", "few-records", [*quick, "train.batch=12", "train.log_every=1", "train.trackers=[]"])
+    few = load_recipe(
+        "pretrain", "few-records", [*quick, "train.batch=12", "train.log_every=1", "train.pictures_every=4", "train.trackers=[]"]
+    )
     for name in ("one", "two"):
         pretrain([shards], few, tmp_path / name, quiet=True)
     lines = metrics(tmp_path / "one")
     assert lines == metrics(tmp_path / "two")
     assert [set(line) & {"mlm", "mem", "etm", "ets", "entities"} for line in lines[1:]] == [{"ets", "entities"}] * 5
+    assert [file.name for file in (tmp_path / "one" / "pictures").iterdir()] == ["step-000000004-retrieved.png"]  # nothing is rebuilt
     model = CMELT.from_pretrained(tmp_path / "one")
     assert model.config.ecg_encoder == "residual"
     assert torch.isfinite(model.entity_probabilities(torch.randn(2, 12, 400))).all()

@@ -11,24 +11,23 @@ from torch import Tensor
 
 from cmelt.config import AugmentSettings
 from cmelt.record import LEADS
+from cmelt.signal.checks import FROM_I_AND_II
 
 NUMBERS = 6
 """N: three for the turn, then size, time, moment."""
-INDEPENDENT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+EIGHT = [LEADS.index(lead) for lead in ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")]
+"""The independent leads."""
 SEEN = torch.tensor(
     [
         *([0.632, -0.235, 0.059], [0.235, 1.066, -0.132], [-0.515, 0.157, -0.917], [0.044, 0.164, -1.387]),
         *([0.882, 0.098, -1.277], [1.213, 0.127, -0.601], [1.125, 0.127, -0.086], [0.831, 0.076, 0.230]),
     ]
 )
-"""What each independent lead sees of a dipole (left, down, back): the inverse Dower matrix, (8, 3)."""
-DERIVED = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
-"""The other limb leads, of I and II."""
-VIEW = torch.stack([SEEN[INDEPENDENT.index(lead)] if lead in INDEPENDENT else torch.tensor(DERIVED[lead]) @ SEEN[:2] for lead in LEADS])
+"""What they see of a dipole (left, down, back): the inverse Dower matrix, (8, 3)."""
+VIEW = torch.cat([SEEN[:2], torch.from_numpy(FROM_I_AND_II) @ SEEN[:2], SEEN[2:]])
 """What every lead sees of it, in the order of LEADS, (12, 3)."""
 DIPOLE = torch.linalg.pinv(SEEN)
 """The dipole, from the independent leads: (3, 8)."""
-EIGHT = [LEADS.index(lead) for lead in INDEPENDENT]
 
 
 def varies(settings: AugmentSettings) -> bool:

@@ -36,8 +36,9 @@ def draw(model: CMELT, corpus: Corpus, folder: Path, step: int) -> list[Path]:
         best = [*order[:NEAREST], *(i for i in order[NEAREST:] if gallery[i] == text)]  # its own comes last where it is not near
         found.append([(float(scores[i]), gallery[i], gallery[i] == text) for i in best])
     drawn = {"retrieved": plot_retrieved(ecg_mv, corpus.fs_hz, found)}
-    drawn["rebuilt"] = plot_reconstruction(*rebuild(model, ecg_mv[0], own[0]), corpus.fs_hz)
-    drawn["rebuilt"].set_facecolor("white")
+    if model.config.mem_prob:  # else nothing is ever removed
+        drawn["rebuilt"] = plot_reconstruction(*rebuild(model, ecg_mv[0], own[0]), corpus.fs_hz)
+        drawn["rebuilt"].set_facecolor("white")
     return [save(figure, folder / f"step-{step:09d}-{name}.png") for name, figure in drawn.items()]
 
 

@@ -75,6 +75,12 @@ def test_it_learns_the_findings_of_a_batch() -> None:
     assert losses[-1] < 0.25 * losses[0]
 
 
+def test_nothing_removed_leaves_nothing_to_rebuild() -> None:
+    with pytest.raises(RecipeError, match=r"model\.mem_prob"):
+        load_recipe("pretrain", "few-records", ["objectives.mem=1"])
+    assert load_recipe("pretrain", "few-records", ["objectives.mem=1", "model.mem_prob=0.5"]).objectives.mem == 1
+
+
 def test_loss_and_queries_go_together() -> None:
     assert load_recipe("pretrain", "tiny", ["objectives.entities=1", "model.entity_heads=2"]).model.entity_heads == 2
     for change in ("objectives.entities=1", "model.entity_heads=2"):

@@ -2,14 +2,15 @@
 
 What is kept is named by all that it depends on: the encoder's weights and config, the code that runs it, the folder's manifest (with
 the hashes of its shards and index). So it is never stale, and may be deleted at any time; above MOST_BYTES what was used longest ago
-makes room. A file holds those rows of one block that
-were ever asked for and appears whole: of two writers the last one wins, and what is lost is computed again.
+makes room. A file holds those rows of one block that were ever asked for and appears whole: of two writers the last one wins, and what is
+lost is computed again.
 
 N rows, D embedding width, W encoder width.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -111,8 +112,9 @@ def blocks(
 ) -> Iterator[tuple[NDArray[np.intp], Features]]:
     """Yield the features of `rows` block by block: which of the rows (positions), and their features. Arguments as in `features`."""
     place = cache / f"{side}-{fingerprint(model, folder, side)[:20]}" if cache else None
-    if place and place.is_dir():
-        os.utime(place)  # what was used longest ago makes room
+    if place:
+        with contextlib.suppress(FileNotFoundError):  # nothing is kept yet, or it has just made room
+            os.utime(place)  # what was used longest ago makes room
     for number in np.unique(rows // BLOCK):
         at = np.flatnonzero(rows // BLOCK == number)
         wanted = np.unique(rows[at])
@@ -149,14 +151,15 @@ def compute(model: CMELT, folder: ShardFolder, rows: Rows, side: str, batch: int
 
 def prune(cache: Path, most: float = MOST_BYTES) -> None:
     """Remove from `cache` the sets of features that were used longest ago, until it holds at most so many bytes, or only what is in use."""
-    used = sorted((place.stat().st_mtime, place) for place in cache.iterdir() if place.is_dir())
-    size = {place: sum(file.stat().st_size for file in place.iterdir()) for _, place in used}
-    total = sum(size.values())
-    for at, place in used:
-        if total <= most or at > time.time() - IN_USE_S:
-            return
-        shutil.rmtree(place, ignore_errors=True)
-        total -= size[place]
+    with contextlib.suppress(FileNotFoundError):  # a part just got its name, or is gone: another writer's work, who prunes after it
+        used = sorted((place.stat().st_mtime, place) for place in cache.iterdir() if place.is_dir())
+        size = {place: sum(file.stat().st_size for file in place.iterdir()) for _, place in used}
+        total = sum(size.values())
+        for at, place in used:
+            if total <= most or at > time.time() - IN_USE_S:
+                return
+            shutil.rmtree(place, ignore_errors=True)
+            total -= size[place]
 
 
 def joined(kept: tuple[Features, Rows] | None, new: tuple[Features, Rows]) -> tuple[Features, Rows]:

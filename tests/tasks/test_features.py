@@ -107,6 +107,27 @@ def test_writers_at_the_same_time_do_no_harm(tmp_path: Path, shards: Path) -> No
     assert len(list(tmp_path.rglob("*"))) == 2, "one folder with one whole file"
 
 
+def test_room_is_made_while_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ecg-0").mkdir()
+    part, whole = tmp_path / "ecg-0" / "000000.safetensors.0.part", tmp_path / "ecg-0" / "000000.safetensors"
+    part.write_bytes(b"0")
+    os.utime(tmp_path / "ecg-0", (0, 0))
+    listed = Path.iterdir
+
+    def named_just_then(place: Path) -> list[Path]:
+        found = list(listed(place))
+        if part in found:
+            part.rename(whole)
+        return found
+
+    monkeypatch.setattr(Path, "iterdir", named_just_then)
+    prune(tmp_path, 0)
+    assert whole.exists(), "its writer prunes after it"
+    os.utime(tmp_path / "ecg-0", (0, 0))
+    prune(tmp_path, 0)
+    assert not whole.exists()
+
+
 def test_a_checkpoint_that_gives_nan_keeps_nothing(tmp_path: Path, shards: Path) -> None:
     model = small_model(samples=SAMPLES)
     model.text_project.weight.data.fill_(float("nan"))

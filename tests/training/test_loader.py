@@ -148,10 +148,12 @@ def test_a_batch_that_is_kept_is_not_written_over(folder: Path) -> None:
 
 def test_threads_end_with_the_loop_and_tell_what_went_wrong(tmp_path: Path) -> None:
     folder = lay(tmp_path / "shards", SIZES, samples=160)
+    before = set(threading.enumerate())  # a test before this one may have left a loop that is not collected yet
     batches = make(folder, threads=2).batches(0, 1000)
     next(batches)
+    assert set(threading.enumerate()) - before, "threads make them"
     batches.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("cmelt-batch")]
+    assert not set(threading.enumerate()) - before
     loader = make(folder, threads=2)
     with (folder / "made-000003.tar").open("r+b") as file:
         file.truncate(20_000)

@@ -136,8 +136,8 @@ class ModelSettings(Settings):
     """What the uni-modal poolers read: the first token (published) or the mean over tokens."""
     entity_heads: int = Field(0, ge=0)
     """Attention heads of the entity queries, which read findings off the ECG tokens; 0 = the model has none (published)."""
-    entity_read: Literal["heads", "direct"] = "heads"
-    """How they read: by attention with heads and a norm (K-MERL), or tokens weighed as they are, which a linear probe reads better."""
+    entity_read: Literal["heads", "direct", "mean"] = "heads"
+    """How they read: by attention with heads and a norm (K-MERL); tokens weighed as they are; or their mean, as a linear probe does."""
 
 
 class DataSettings(Settings):

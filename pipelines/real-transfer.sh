@@ -14,4 +14,4 @@ mkdir -p "$work"
 
 [ -f "$work/real/manifest.json" ] || cmelt ingest ptbxl "$raw" "$work/real" --set signal.fs_hz=100
 python -m pipelines.evidence.transfer "$work/stages" --sim "$sim" --real "$work/real" --fold "$fold" \
-    --recipe few-records --set 'data.weights={ptbxl = 1, ptbxl-simulated = 2}' "$@"
+    --recipe few-records --set 'data.weights={ptbxl = 1, ptbxl-simulated = 5}' "$@"

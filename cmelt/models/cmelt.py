@@ -22,7 +22,7 @@ from cmelt.models import open_encoder, store
 from cmelt.models.batch import IGNORE, Batch, Outputs
 from cmelt.models.conditioning import as_ecg
 from cmelt.models.fusion import Fusion
-from cmelt.models.heads import Contrast, EntityHead, MEMDecoder, MLMHead, Pooler
+from cmelt.models.heads import Contrast, EntityHead, MEMDecoder, MLMHead, Pooler, mean_token
 from cmelt.models.layers import init_weights
 from cmelt.models.masking import mask_ecg_tokens
 from cmelt.models.text_encoder import TextEncoder, load_pretrained, load_tokenizer, resolve_sizes
@@ -96,8 +96,8 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
         self.contrast = Contrast()
         for part in (self.ecg_project, self.text_project, self.etm_head):
             init_weights(part, width)
-        heads, direct = config.entity_heads, config.entity_read == "direct"
-        self.entity_head = EntityHead(width, heads, len(config.entities), direct) if heads else None
+        heads = config.entity_heads
+        self.entity_head = EntityHead(width, heads, len(config.entities), config.entity_read) if heads else None
 
     @classmethod
     def create(
@@ -353,14 +353,6 @@ class CMELT(nn.Module, PyTorchModelHubMixin, library_name="cmelt", tags=["ecg", 
             where = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(f"{folder / store.CONFIG}: {where}: {first['msg'].lower()}") from None
         return store.fill(cls(config, store.read_tokenizer(folder, config.max_text_tokens)), folder)
-
-
-def mean_token(tokens: Tensor, hidden: Tensor | None) -> Tensor:
-    """Return the mean (B, W) of `tokens` (B, 1 + K, W) without [CLS], over those not `hidden` (B, 1 + K); 0 where all are."""
-    if hidden is None:
-        return tokens[:, 1:].mean(dim=1)
-    seen = (~hidden[:, 1:]).to(tokens.dtype)[:, :, None]
-    return (tokens[:, 1:] * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
 
 
 def check_sizes(config: ModelConfig) -> None:

@@ -15,6 +15,14 @@ from cmelt.models.layers import Attention, init_weights, take
 from cmelt.models.ops import activated_linear, quick_gelu
 
 
+def mean_token(tokens: Tensor, hidden: Tensor | None) -> Tensor:
+    """Return the mean (B, W) of `tokens` (B, 1 + K, W) without [CLS], over those not `hidden` (B, 1 + K); 0 where all are."""
+    if hidden is None:
+        return tokens[:, 1:].mean(dim=1)
+    seen = (~hidden[:, 1:]).to(tokens.dtype)[:, :, None]
+    return (tokens[:, 1:] * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+
+
 class Pooler(nn.Module):
     """Linear and tanh."""
 
@@ -97,17 +105,18 @@ class MEMDecoder(nn.Module):
 class EntityHead(nn.Module):
     """A learnt query for each finding, which reads the ECG tokens, and a logit of what it read (K-MERL, arXiv 2502.17900).
 
-    With `heads` it reads by attention with heads and a norm, as K-MERL does; with ``direct`` it weighs the tokens themselves and their
-    mean is scored, so that what tells findings stands in the tokens as it is, for a linear probe to read.
+    Read by ``heads`` that is attention with heads and a norm, as K-MERL has it; by ``direct`` the tokens themselves are weighed and their
+    mean is scored; by ``mean`` nothing is asked: the mean of all tokens but [CLS] is scored, which is what a linear probe reads.
     """
 
-    def __init__(self, width: int, heads: int, count: int, direct: bool = False) -> None:
+    def __init__(self, width: int, heads: int, count: int, read: str = "heads") -> None:
         super().__init__()
-        self.direct = direct
-        self.queries = nn.Embedding(count, width)
-        if direct:
+        self.read = read
+        if read != "mean":
+            self.queries = nn.Embedding(count, width)
+        if read == "direct":
             self.key = nn.Linear(width, width)
-        else:
+        elif read == "heads":
             self.cross = Attention(width, heads)
             self.norm = nn.LayerNorm(width)
         self.score = nn.Embedding(count, width)  # each finding has a direction of its own
@@ -116,7 +125,9 @@ class EntityHead(nn.Module):
 
     def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return logits (B, E) of projected tokens (B, 1 + K, D), of which those `hidden` (B, 1 + K) are not there."""
-        if self.direct:
+        if self.read == "mean":
+            return mean_token(tokens, hidden) @ self.score.weight.T + self.bias
+        if self.read == "direct":
             heed = self.key(tokens) @ self.queries.weight.to(tokens.dtype).T  # (B, 1 + K, E)
             if hidden is not None:
                 heed = heed.masked_fill(hidden[:, :, None], -torch.inf)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from cmelt import __version__
 from cmelt.errors import CheckpointError, MissingExtra, OutputError
 from cmelt.files import write_whole
-from cmelt.models.cmelt import CMELT, mean_token
+from cmelt.models.cmelt import CMELT
+from cmelt.models.heads import mean_token
 from cmelt.record import LEADS
 
 INPUT, OUTPUTS = "ecg_mv", ("embedding", "token_mean")

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from cmelt.config_tasks import FinetuneRecipe
 from cmelt.errors import CmeltError
-from cmelt.models.cmelt import CMELT, mean_token
+from cmelt.models.cmelt import CMELT
+from cmelt.models.heads import mean_token
 from cmelt.models.masking import mask_leads
 from cmelt.record import LEADS
 from cmelt.tasks.base import Cohort

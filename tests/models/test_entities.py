@@ -30,7 +30,7 @@ def test_the_rest_of_the_model_is_as_without_them() -> None:
         plain.entity_probabilities(np.zeros((12, 160), np.float32))
 
 
-@pytest.mark.parametrize("read", ["heads", "direct"])
+@pytest.mark.parametrize("read", ["heads", "direct", "mean"])
 def test_a_checkpoint_knows_its_findings_and_begins_with_how_common_they_are(tmp_path: Path, read: str) -> None:
     model = small_model(reports=REPORTS, entity_heads=2, entity_read=read)
     model.save_pretrained(tmp_path)
@@ -47,9 +47,9 @@ def test_a_checkpoint_knows_its_findings_and_begins_with_how_common_they_are(tmp
     assert share["PERI"] == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("direct", [False, True])
-def test_hidden_tokens_are_not_read(direct: bool) -> None:
-    head = EntityHead(16, 2, 5, direct)
+@pytest.mark.parametrize("read", ["heads", "direct", "mean"])
+def test_hidden_tokens_are_not_read(read: str) -> None:
+    head = EntityHead(16, 2, 5, read)
     tokens = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(0))
     hidden = torch.zeros(2, 7, dtype=torch.bool)
     hidden[:, 5:] = True

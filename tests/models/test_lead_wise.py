@@ -10,7 +10,8 @@ import torch
 
 from cmelt.config import MaskingSettings, ObjectiveSettings
 from cmelt.errors import CheckpointError, InputError
-from cmelt.models.cmelt import CMELT, mean_token
+from cmelt.models.cmelt import CMELT
+from cmelt.models.heads import mean_token
 from cmelt.models.masking import keep_leads, mask_ecg_tokens
 from cmelt.models.published import export_published
 from cmelt.objectives import total_loss
